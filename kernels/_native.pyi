@@ -1,0 +1,36 @@
+from typing_extensions import Buffer
+
+def cast(out: Buffer, out_dtype: str, a: Buffer, a_dtype: str, /) -> int: ...
+def difference(
+    out: Buffer, out_dtype: str, a: Buffer, a_dtype: str, b: Buffer, b_dtype: str, /
+) -> int: ...
+def axpy(
+    out: Buffer, out_dtype: str, a: Buffer, a_dtype: str, scale: float, x: Buffer, x_dtype: str, /
+) -> int: ...
+def graft(
+    out: Buffer,
+    out_dtype: str,
+    instruct: Buffer,
+    instruct_dtype: str,
+    scale: float,
+    tuned: Buffer,
+    tuned_dtype: str,
+    base: Buffer,
+    base_dtype: str,
+    /,
+) -> int: ...
+def lerp(
+    out: Buffer,
+    out_dtype: str,
+    weight_a: float,
+    a: Buffer,
+    a_dtype: str,
+    weight_b: float,
+    b: Buffer,
+    b_dtype: str,
+    /,
+) -> int: ...
+def xor(out: Buffer, a: Buffer, b: Buffer, /) -> None: ...
+def count_nonfinite(a: Buffer, dtype: str, /) -> tuple[int, int]: ...
+def isas() -> list[str]: ...
+def use_isa(name: str, /) -> None: ...

@@ -1,0 +1,134 @@
+"""The ground truth of the elementwise kernels, in numpy; README.md has the formulas.
+
+Buffers are bytes that need not be aligned; dtypes are the names of the safetensors format. Every
+function that computes returns how many finite float32 results became infinite in the output dtype.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+_BLOCK = 1 << 16  # elements at a time: temporary arrays stay small and in the cache
+
+
+def _widths(*dtypes: str) -> list[int]:
+    widths = {"BF16": 2, "F16": 2, "F32": 4}
+    for dtype in dtypes:
+        if dtype not in widths:
+            raise ValueError(f"no arithmetic on dtype {dtype}")
+    return [widths[dtype] for dtype in dtypes]
+
+
+def _widen(data: Any, dtype: str) -> Float:
+    if dtype == "BF16":
+        return (np.frombuffer(data, np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    stored = np.float16 if dtype == "F16" else np.float32
+    return np.frombuffer(data, stored).astype(np.float32)
+
+
+def _narrow(values: Float, dtype: str) -> tuple[NDArray[Any], int]:
+    """Round to nearest even; NaN becomes the one quiet NaN of the dtype."""
+    nan = np.isnan(values)
+    if dtype == "F32":
+        return np.where(nan, np.float32(np.nan), values), 0
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            narrow = values.astype(np.float16)
+        narrow[nan] = np.float16(np.nan)
+        infinite = np.isinf(narrow)
+    else:
+        bits = values.view(np.uint32)
+        rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        narrow = np.where(nan, np.uint32(0x7FC0), rounded).astype(np.uint16)
+        infinite = (narrow & np.uint16(0x7FFF)) == 0x7F80
+    return narrow, int(np.count_nonzero(infinite & np.isfinite(values)))
+
+
+def _compute(out: Any, out_dtype: str, inputs: list[tuple[Any, str]], formula: Any) -> int:
+    width, *widths = _widths(out_dtype, *(dtype for _, dtype in inputs))
+    target = memoryview(out).cast("B")
+    sources = [memoryview(data).cast("B") for data, _ in inputs]
+    n = len(target) // width
+    if any(len(data) != n * w for data, w in zip([target, *sources], [width, *widths], strict=True)):
+        raise ValueError("buffers have different numbers of elements")
+    overflows = 0
+    for first in range(0, n, _BLOCK):
+        last = min(first + _BLOCK, n)
+        blocks = [
+            _widen(data[first * w : last * w], dtype)
+            for data, w, (_, dtype) in zip(sources, widths, inputs, strict=True)
+        ]
+        with np.errstate(all="ignore"):
+            values, more = _narrow(formula(*blocks), out_dtype)
+        target[first * width : last * width] = values.view(np.uint8).data
+        overflows += more
+    return overflows
+
+
+def cast(out: Any, out_dtype: str, a: Any, a_dtype: str) -> int:
+    """out = a."""
+    return _compute(out, out_dtype, [(a, a_dtype)], lambda a: a)
+
+
+def difference(out: Any, out_dtype: str, a: Any, a_dtype: str, b: Any, b_dtype: str) -> int:
+    """out = a - b."""
+    return _compute(out, out_dtype, [(a, a_dtype), (b, b_dtype)], lambda a, b: a - b)
+
+
+def axpy(
+    out: Any, out_dtype: str, a: Any, a_dtype: str, scale: float, x: Any, x_dtype: str
+) -> int:
+    """out = a + scale * x."""
+    s = np.float32(scale)
+    return _compute(out, out_dtype, [(a, a_dtype), (x, x_dtype)], lambda a, x: a + s * x)
+
+
+def graft(
+    out: Any,
+    out_dtype: str,
+    instruct: Any,
+    instruct_dtype: str,
+    scale: float,
+    tuned: Any,
+    tuned_dtype: str,
+    base: Any,
+    base_dtype: str,
+) -> int:
+    """out = instruct + scale * (tuned - base)."""
+    s = np.float32(scale)
+    inputs = [(instruct, instruct_dtype), (tuned, tuned_dtype), (base, base_dtype)]
+    return _compute(out, out_dtype, inputs, lambda i, t, b: i + s * (t - b))
+
+
+def lerp(
+    out: Any,
+    out_dtype: str,
+    weight_a: float,
+    a: Any,
+    a_dtype: str,
+    weight_b: float,
+    b: Any,
+    b_dtype: str,
+) -> int:
+    """out = weight_a * a + weight_b * b."""
+    p, q = np.float32(weight_a), np.float32(weight_b)
+    return _compute(out, out_dtype, [(a, a_dtype), (b, b_dtype)], lambda a, b: p * a + q * b)
+
+
+def xor(out: Any, a: Any, b: Any) -> None:
+    """out = a ^ b, byte by byte."""
+    left, right = np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8)
+    if not len(memoryview(out).cast("B")) == len(left) == len(right):
+        raise ValueError("buffers have different sizes")
+    memoryview(out).cast("B")[:] = (left ^ right).data
+
+
+def count_nonfinite(a: Any, dtype: str) -> tuple[int, int]:
+    """How many elements are (NaN, infinite)."""
+    (width,) = _widths(dtype)
+    if len(memoryview(a).cast("B")) % width:
+        raise ValueError("buffer does not end on an element")
+    values = _widen(a, dtype)
+    return int(np.count_nonzero(np.isnan(values))), int(np.count_nonzero(np.isinf(values)))

@@ -1,0 +1,75 @@
+"""Write synthetic checkpoints in Llama's layout, of any depth, in shards of at most 1 GB.
+
+The weights are bfloat16 noise of a realistic size. A second seed adds a small change to the same
+noise, as a fine-tune would.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from weightsmith.checkpoint.layout import INDEX, shard_by_size
+from weightsmith.header import Header, TensorSpec
+from weightsmith.kernels import elementwise
+
+HIDDEN, MLP, KEY_VALUE, VOCABULARY = 2048, 8192, 512, 128256
+BLOCK = 1 << 22
+
+
+def specs(layers: int) -> Iterator[TensorSpec]:
+    """The tensors of a Llama of this depth: 16 layers are 147 tensors of 2.997 GB."""
+    yield TensorSpec("model.embed_tokens.weight", "BF16", (VOCABULARY, HIDDEN))
+    for layer in range(layers):
+        shapes = {
+            "input_layernorm": (HIDDEN,),
+            "mlp.down_proj": (HIDDEN, MLP),
+            "mlp.gate_proj": (MLP, HIDDEN),
+            "mlp.up_proj": (MLP, HIDDEN),
+            "post_attention_layernorm": (HIDDEN,),
+            "self_attn.k_proj": (KEY_VALUE, HIDDEN),
+            "self_attn.o_proj": (HIDDEN, HIDDEN),
+            "self_attn.q_proj": (HIDDEN, HIDDEN),
+            "self_attn.v_proj": (KEY_VALUE, HIDDEN),
+        }
+        for name, shape in shapes.items():
+            yield TensorSpec(f"model.layers.{layer}.{name}.weight", "BF16", shape)
+    yield TensorSpec("model.norm.weight", "BF16", (HIDDEN,))
+    yield TensorSpec("lm_head.weight", "BF16", (VOCABULARY, HIDDEN))
+
+
+def write(directory: Path, layers: int, seed: int, shard_size: int = 10**9) -> None:
+    """Write a checkpoint directory with config.json."""
+    directory.mkdir(parents=True, exist_ok=True)
+    layout = shard_by_size(Header(tuple(specs(layers)), {"format": "pt"}), shard_size)
+    common = np.random.default_rng(0).standard_normal(BLOCK, np.float32) * np.float32(0.02)
+    own = np.random.default_rng(seed).standard_normal(BLOCK, np.float32) * np.float32(0.001)
+    block = np.empty(BLOCK * 2, np.uint8)
+    elementwise.cast(block, "BF16", (common + own).view(np.uint8), "F32")
+    for name, header in layout.files:
+        with (directory / name).open("wb") as file:
+            file.write(header.encode())
+            for spec in header.tensors:
+                for start in range(0, spec.nbytes, block.nbytes):
+                    file.write(block[: min(block.nbytes, spec.nbytes - start)].data)
+    if layout.index is not None:
+        (directory / INDEX).write_text(layout.index)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": MLP,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": VOCABULARY,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

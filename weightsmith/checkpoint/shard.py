@@ -1,0 +1,91 @@
+"""One safetensors file that can be read anywhere: a file, or a shell's `< file`."""
+
+import os
+from pathlib import Path
+
+from weightsmith.errors import InvalidFile, WeightsmithError
+from weightsmith.header import Header, header_length, parse_header
+
+PAGE = 4096
+
+
+class Shard:
+    """An open file with its validated header.
+
+    Args:
+        path: the file; symlinks are followed, for hub caches are made of them.
+
+    Raises:
+        InvalidFile: where the header breaks a rule or the size of the file does not fit it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise WeightsmithError(f"cannot open: {error.strerror}", file=path) from None
+        try:
+            length = header_length(os.pread(self._fd, 8, 0), path)
+            text = os.pread(self._fd, length, 8)
+            if len(text) < length:
+                raise InvalidFile("header is cut short", file=path, expected=length, got=len(text))
+            self.header: Header = parse_header(text, path)
+            self._data = 8 + length
+            self._check_size()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_size(self) -> None:
+        size, wanted = os.fstat(self._fd).st_size, self._data + self.header.nbytes
+        if size == wanted:
+            return
+        what = "bytes after the last tensor" if size > wanted else "file is truncated"
+        first_lost = next(
+            (
+                spec.name
+                for spec in self.header.tensors
+                if self._data + self.header.offsets[spec.name] + spec.nbytes > size
+            ),
+            None,
+        )
+        raise InvalidFile(
+            what, file=self.path, tensor=first_lost, expected=f"{wanted:,} bytes", got=f"{size:,}"
+        )
+
+    def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
+        """Read bytes [start, start + nbytes) of a tensor; threads may call this at once.
+
+        Args:
+            area: page-aligned scratch with room for nbytes and two pages.
+
+        Returns:
+            The part of `area` that holds the bytes.
+        """
+        # A destination a few bytes off the source's page offset makes the kernel's copy four times
+        # slower, so the read begins on a page of the file and lands on a page of memory.
+        position = self._data + self.header.offsets[tensor] + start
+        lead = position % PAGE
+        done, wanted = 0, lead + nbytes
+        while done < wanted:
+            got = os.preadv(self._fd, [area[done:wanted]], position - lead + done)
+            if got == 0:
+                raise InvalidFile(
+                    "the file became shorter while it was read",
+                    file=self.path,
+                    tensor=tensor,
+                    expected=f"{nbytes} bytes",
+                    got=max(0, done - lead),
+                )
+            done += got
+        return area[lead:wanted]
+
+    def identity(self) -> tuple[str, int, int]:
+        """Real path, size, and time of the last change in ns: enough to notice a change."""
+        status = os.fstat(self._fd)
+        return os.path.realpath(self.path), status.st_size, status.st_mtime_ns
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)

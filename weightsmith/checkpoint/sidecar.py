@@ -1,0 +1,124 @@
+"""The files beside the weights: config, tokenizer, chat template, custom code.
+
+They are copied byte for byte; only config.json may be patched (RFC 7396), and only where an
+operator says so. What a directory holds is trusted because the user named the directory; what a
+single file's folder holds, or a stream's metadata points to, is limited to known names.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightsmith.errors import InvalidFile
+
+CONFIG = "config.json"
+KNOWN_NAMES = frozenset(
+    {
+        CONFIG,
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "chat_template.jinja",
+        "chat_template.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "video_preprocessor_config.json",
+    }
+)
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """The sidecar files of one checkpoint.
+
+    Attributes:
+        directory: where they are.
+        names: which of its files belong to the checkpoint, sorted.
+    """
+
+    directory: Path
+    names: tuple[str, ...]
+
+    @classmethod
+    def of_directory(cls, directory: Path) -> "Sidecars":
+        """All plain files of a checkpoint directory but weights, indexes, README and hidden ones."""
+        return cls(directory, _files(directory, _belongs))
+
+    @classmethod
+    def beside(cls, file: Path, *, allow_code: bool = False) -> "Sidecars | None":
+        """Known names in the folder of a single weights file, if a config.json is among them."""
+        return cls.known(file.parent, allow_code=allow_code)
+
+    @classmethod
+    def known(cls, directory: Path, *, allow_code: bool) -> "Sidecars | None":
+        """Known names only, `*.py` only if allowed; None without a config.json."""
+        if not (directory / CONFIG).is_file():
+            return None
+        return cls(
+            directory,
+            _files(directory, lambda n: n in KNOWN_NAMES or (allow_code and n.endswith(".py"))),
+        )
+
+    def config(self) -> Mapping[str, object] | None:
+        """The parsed config.json, or None."""
+        return self.json(CONFIG)
+
+    def json(self, name: str) -> dict[str, object] | None:
+        """One sidecar parsed as a JSON object, or None if it is not there."""
+        if name not in self.names:
+            return None
+        path = self.directory / name
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            raise InvalidFile("not valid JSON", file=path) from None
+        if not isinstance(content, dict):
+            raise InvalidFile("not a JSON object", file=path)
+        return content
+
+    def copy(self, target: Path, patch: Mapping[str, object]) -> None:
+        """Copy all files into `target`; config.json is rewritten only if there is a patch."""
+        for name in self.names:
+            (target / name).write_bytes((self.directory / name).read_bytes())
+        config = self.config()
+        if config is not None and (patched := apply_patch(config, patch)) != config:
+            text = json.dumps(patched, indent=2, ensure_ascii=False)
+            (target / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def apply_patch(config: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:
+    """JSON merge patch (RFC 7396): None removes a key, objects merge, all else replaces.
+
+    `dtype` goes to `torch_dtype` where a config still spells it so.
+    """
+    result = dict(config)
+    for key, value in patch.items():
+        if key == "dtype" and "torch_dtype" in config and "dtype" not in config:
+            key = "torch_dtype"
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            inner = result.get(key)
+            result[key] = apply_patch(inner if isinstance(inner, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _belongs(name: str) -> bool:
+    weights = name.endswith((*_WEIGHTS, ".index.json"))
+    return not (weights or name.startswith(".") or name.lower() == "readme.md")
+
+
+def _files(directory: Path, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+    return tuple(sorted(p.name for p in directory.iterdir() if wanted(p.name) and p.is_file()))

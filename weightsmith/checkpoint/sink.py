@@ -1,0 +1,313 @@
+"""Where a checkpoint is written to: a stream, or files that appear whole or not at all.
+
+Files grow in a hidden working directory beside the target (`.NAME.weightsmith/`), whose lock is the
+lock of the target. `publish` makes them durable and renames them into place.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from weightsmith.checkpoint.layout import INDEX, Layout
+from weightsmith.errors import ClosedPipe, UsageError, WeightsmithError
+
+PAGE = 4096
+
+
+class Sink(Protocol):
+    """A checkpoint that can be written.
+
+    Attributes:
+        label: how messages call it.
+        ordered: whether `write` must be called in the order of the bytes.
+    """
+
+    label: str
+    ordered: bool
+
+    def open(self, layout: Layout) -> None:
+        """Reserve room and write the headers."""
+
+    def lead(self, tensor: str, start: int) -> int:
+        """The page offset at which these bytes will land; write from memory at the same offset."""
+
+    def write(self, tensor: str, start: int, data: memoryview) -> None:
+        """Write bytes of a tensor; threads may call this at once."""
+
+    def publish(self) -> None:
+        """Everything is written: make it durable and give it its name."""
+
+    def discard(self) -> None:
+        """Give up: nothing is left under the target's name."""
+
+
+@contextlib.contextmanager
+def _write_errors(label: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ClosedPipe("the reader of our output went away", file=label) from None
+    except OSError as error:
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        raise WeightsmithError(
+            f"cannot write: {error.strerror}", file=label, remedy=remedy
+        ) from None
+
+
+class StreamSink:
+    """A stream: one header, then the tensors in order. A short one fails `verify`."""
+
+    ordered = True
+
+    def __init__(self, fd: int, label: str) -> None:
+        self.label = label
+        self._fd = fd
+        self._offsets: dict[str, int] = {}
+
+    def open(self, layout: Layout) -> None:
+        """Write the header: from here on the reader can plan."""
+        ((_, header),) = layout.files
+        encoded = header.encode()
+        self._offsets = {n: len(encoded) + offset for n, offset in header.offsets.items()}
+        self._write_all(memoryview(encoded))
+
+    def lead(self, tensor: str, start: int) -> int:
+        """See Sink; it matters where a shell has redirected the stream into a file."""
+        return (self._offsets[tensor] + start) % PAGE
+
+    def write(self, tensor: str, start: int, data: memoryview) -> None:  # noqa: ARG002
+        """See Sink; the engine keeps the order."""
+        self._write_all(data)
+
+    def _write_all(self, data: memoryview) -> None:
+        with _write_errors(self.label):
+            while data:
+                data = data[os.write(self._fd, data) :]
+
+    def publish(self) -> None:
+        """Nothing more to do."""
+
+    def discard(self) -> None:
+        """What is written is written; the reader sees a short stream."""
+
+
+class Workspace:
+    """The hidden directory beside a target in which its files grow; locked while we live.
+
+    Attributes:
+        tree: where the output's files are.
+        journal: the path of the journal of finished tensors.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.parent / f".{target.name}.weightsmith"
+        self.tree = self.path / "tree"
+        self.journal = self.path / "journal.jsonl"
+        self._old = self.path / "old"
+        with _write_errors(str(target)):
+            self._lock = self._acquire(target)
+            if self._old.exists() and not target.exists():
+                # A run was killed between its two renames; put back what it had moved away.
+                os.rename(self._old, target)
+
+    def _acquire(self, target: Path) -> int:
+        while True:
+            self.path.mkdir(exist_ok=True)
+            try:
+                lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The run before us may have removed the directory between our two calls.
+                if self.path.exists() and os.path.samestat(os.fstat(lock), os.stat(self.path)):
+                    return lock
+            except BlockingIOError:
+                os.close(lock)
+                raise WeightsmithError(
+                    "another run is writing this target", file=target, remedy="wait for it to end"
+                ) from None
+            os.close(lock)
+
+    def replace_directory(self, target: Path) -> None:
+        """Give the tree the target's name; a directory that has it is moved away first."""
+        if target.exists():
+            os.rename(target, self._old)
+        os.rename(self.tree, target)
+
+    def clear(self) -> None:
+        """Drop what an earlier run left."""
+        shutil.rmtree(self.tree, ignore_errors=True)
+        self.journal.unlink(missing_ok=True)
+        self.tree.mkdir()
+
+    def remove(self) -> None:
+        """Remove the directory and give up the lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Give up the lock and leave the files, if there are any, for --resume."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+        os.close(self._lock)
+
+
+class FileSink:
+    """One file or a directory, written in any order and published by rename.
+
+    Args:
+        target: the final path; its parent must exist.
+        directory: whether the target is a directory of files.
+        force: whether an existing target may be replaced.
+        furnish: called with the finished tree to add sidecars and the model card.
+    """
+
+    ordered = False
+
+    def __init__(
+        self,
+        target: Path,
+        *,
+        directory: bool,
+        force: bool,
+        furnish: Callable[[Path], None] = lambda _: None,
+    ) -> None:
+        self.label = str(target)
+        self.target = Path(os.path.realpath(target))
+        self._directory = directory
+        self._furnish = furnish
+        if not self.target.parent.is_dir():
+            raise UsageError("no such directory", file=self.target.parent)
+        self.workspace = Workspace(self.target)
+        try:
+            self._check_target(force)
+        except UsageError:
+            self.workspace.release()
+            raise
+        self._fds: dict[str, int] = {}
+        self._place: dict[str, tuple[int, int]] = {}
+        self._index: str | None = None
+
+    def _check_target(self, force: bool) -> None:
+        if not self.target.exists() or (self._is_empty_directory() and self._directory):
+            return
+        if self.target.is_dir() != self._directory:
+            kind = "a directory" if self.target.is_dir() else "a file"
+            raise UsageError(f"the target is {kind}", file=self.label)
+        if not force:
+            raise UsageError("the target exists", file=self.label, remedy="--force replaces it")
+        if self._directory and not any(self.target.glob("*.safetensors")):
+            # --force means "replace that checkpoint", never "delete whatever is there".
+            raise UsageError(
+                "the target is a directory without safetensors files, so it is not replaced",
+                file=self.label,
+            )
+
+    def _is_empty_directory(self) -> bool:
+        return self.target.is_dir() and not any(self.target.iterdir())
+
+    def open(self, layout: Layout, *, keep: bool = False) -> None:
+        """Check free space, create the files in full length, write their headers.
+
+        Args:
+            layout: the files.
+            keep: go on with the files of an interrupted run of the same plan.
+        """
+        if not keep:
+            self.workspace.clear()
+            self._check_space(layout)
+        self._index = layout.index
+        with _write_errors(self.label):
+            for name, header in layout.files:
+                fd = os.open(
+                    self.workspace.tree / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+                )
+                self._fds[name] = fd
+                encoded = header.encode()
+                os.pwrite(fd, encoded, 0)
+                os.ftruncate(fd, len(encoded) + header.nbytes)
+                for tensor, offset in header.offsets.items():
+                    self._place[tensor] = fd, len(encoded) + offset
+
+    def _check_space(self, layout: Layout) -> None:
+        status = os.statvfs(self.workspace.path)
+        free = status.f_bavail * status.f_frsize
+        if free < layout.nbytes:
+            raise WeightsmithError(
+                "not enough free space",
+                file=self.label,
+                expected=f"{layout.nbytes:,} bytes",
+                got=f"{free:,}",
+            )
+
+    def lead(self, tensor: str, start: int) -> int:
+        """See Sink."""
+        return (self._place[tensor][1] + start) % PAGE
+
+    def write(self, tensor: str, start: int, data: memoryview) -> None:
+        """See Sink."""
+        fd, offset = self._place[tensor]
+        offset += start
+        with _write_errors(self.label):
+            while data:
+                written = os.pwrite(fd, data, offset)
+                data, offset = data[written:], offset + written
+
+    def sync(self) -> None:
+        """Make what is written so far survive a crash of the machine."""
+        with _write_errors(self.label):
+            for fd in self._fds.values():
+                os.fdatasync(fd)
+
+    def publish(self) -> None:
+        """Add index, sidecars and card, fsync, rename, clean up."""
+        with _write_errors(self.label):
+            self.sync()
+            self._close()
+            tree = self.workspace.tree
+            if not self._directory:
+                (file,) = tree.iterdir()
+                os.replace(file, self.target)
+            else:
+                if self._index is not None:
+                    (tree / INDEX).write_text(self._index, encoding="utf-8")
+                self._furnish(tree)
+                _sync_tree(tree)
+                self.workspace.replace_directory(self.target)
+            _sync(self.target.parent)
+            self.workspace.remove()
+
+    def discard(self) -> None:
+        """See Sink."""
+        self._close()
+        self.workspace.remove()
+
+    def suspend(self) -> None:
+        """Stop here but keep the work for --resume."""
+        self._close()
+        self.workspace.release()
+
+    def _close(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_tree(tree: Path) -> None:
+    for path in tree.iterdir():
+        _sync(path)
+    _sync(tree)

@@ -1,0 +1,117 @@
+"""Derive a command from an operator: its inputs, its fields, and the shared options."""
+
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import fields
+from inspect import Parameter, Signature
+from typing import Annotated, Any
+
+import typer
+
+from weightsmith.cli.options import run_parameters, settings_from
+from weightsmith.cli.screen import Screen
+from weightsmith.engine.execute import execute
+from weightsmith.errors import UsageError
+from weightsmith.operators.operator import OPTION, Input, Operator, Option
+
+
+def command_of(operator: type[Operator]) -> Callable[..., None]:
+    """A function that typer turns into the operator's command."""
+    own = [item.name for item in fields(operator) if OPTION in item.metadata]
+
+    def command(**given: Any) -> None:
+        screen = Screen(operator.name, given)
+        # An option left out keeps the field's default.
+        parameters = {name: given[name] for name in own if given[name] not in (None, [])}
+        addresses = _addresses(operator.inputs, given)
+        try:
+            settings = settings_from(given)
+            outcome = execute(
+                operator(**parameters), addresses, settings, screen.observer, dry_run=given["dry_run"]
+            )
+        except UsageError as error:
+            if "-" in addresses:
+                raise UsageError(f"{error}\n{_forms(operator)}") from None
+            raise
+        finally:
+            screen.close()
+        screen.report(outcome, dry_run=given["dry_run"])
+
+    parameters = [
+        *(_argument(given) for given in operator.inputs),
+        *(_option(item.name, item.metadata[OPTION], item.default) for item in fields(operator) if OPTION in item.metadata),
+        *run_parameters(),
+    ]
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = _help(operator)
+    return command
+
+
+def _help(operator: type[Operator]) -> str:
+    text = textwrap.dedent(f"{operator.__doc__ or ''}").strip()
+    head, _, body = text.partition("\n")
+    paragraphs = [head, *re.split(r"\n\s*\n", textwrap.dedent(body).strip())]
+    examples = textwrap.dedent(operator.examples).strip()
+    if examples:
+        # \b keeps typer from joining the lines.
+        paragraphs.append("\b\nExamples:\n" + textwrap.indent(examples, "  "))
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def _forms(operator: type[Operator]) -> str:
+    names = [given.role.upper() for given in operator.inputs]
+    first = f"weightsmith {operator.name} {' '.join(names)}"
+    piped = f"... | weightsmith {operator.name} {' '.join(names[:-1])}".rstrip()
+    return f"  the forms are:\n    {first}\n    {piped}"
+
+
+def _argument(given: Input) -> Parameter:
+    kind: Any = list[str] if given.many else str
+    shown = given.role.upper()
+    help_text = f"{given.help}" + (" [default: - (standard input)]" if given.stdin else "")
+    default: Any = Parameter.empty
+    if given.stdin:
+        default = ["-"] if given.many else "-"
+    argument = typer.Argument(
+        metavar=f"[{shown}]" if given.stdin else shown, help=help_text, show_default=False
+    )
+    return Parameter(
+        given.role,
+        Parameter.POSITIONAL_OR_KEYWORD,
+        default=default,
+        annotation=Annotated[kind, argument],
+    )
+
+
+def _option(name: str, described: Option, default: Any) -> Parameter:
+    if described.convert is None:
+        kind: Any = bool
+    else:
+        kind = list[str] if described.per_tensor else str | None
+    text = described.help[0].upper() + described.help[1:]
+    if described.convert is not None and default is not None:
+        text += f" [default: {default}]"
+    option = typer.Option(
+        described.flag,
+        help=text + ".",
+        metavar=None if described.convert is None else _metavar(described),
+        show_default=False,
+    )
+    empty: Any = False if described.convert is None else ([] if described.per_tensor else None)
+    return Parameter(
+        name, Parameter.KEYWORD_ONLY, default=empty, annotation=Annotated[kind, option]
+    )
+
+
+def _metavar(described: Option) -> str:
+    return f"[GLOB=]{described.metavar}" if described.per_tensor else described.metavar
+
+
+def _addresses(inputs: tuple[Input, ...], given: dict[str, Any]) -> list[str]:
+    addresses: list[str] = []
+    for each in inputs:
+        value = given[each.role]
+        addresses += value if each.many else [value]
+    return addresses

@@ -1,0 +1,97 @@
+"""inspect: what is in a checkpoint, from its header alone."""
+
+import json
+from collections import Counter
+from typing import Annotated, Any
+
+import typer
+
+from weightsmith.cli.options import Json, Verbose
+from weightsmith.cli.screen import human_size
+from weightsmith.engine.inputs import opened, view
+from weightsmith.errors import printable
+from weightsmith.operators.delta import DeltaMark
+from weightsmith.operators.operator import Input, InputView
+from weightsmith.operators.provenance import PROVENANCE, describe, read_object
+
+
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="a checkpoint [default: - (standard input)]",
+            show_default=False,
+        ),
+    ] = "-",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show dtypes, sizes, fingerprint and provenance; only headers are read.
+
+    \b
+    Examples:
+      weightsmith inspect model/
+      weightsmith delta base/ tuned/ | weightsmith inspect --json
+    """
+    with opened([model], lambda text: typer.echo(text, err=True)) as (source,):
+        seen = view(source, Input("model", ""), full_digest=False)
+        shards = sorted(set(source.shard_of.values()))
+    facts = _facts(seen, shards)
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    _print(facts, verbose=verbose)
+
+
+def _facts(seen: InputView, shards: list[str]) -> dict[str, Any]:
+    header = seen.header
+    mark = DeltaMark.of(header.metadata)
+    by_dtype: dict[str, dict[str, int]] = {}
+    for spec in header.tensors:
+        totals = Counter(by_dtype.get(spec.dtype, {}))
+        totals.update(tensors=1, parameters=spec.numel, bytes=spec.nbytes)
+        by_dtype[spec.dtype] = dict(totals)
+    return {
+        "model": seen.label,
+        "model_type": (seen.config or {}).get("model_type"),
+        "files": shards,
+        "tensors": len(header.tensors),
+        "parameters": sum(spec.numel for spec in header.tensors),
+        "bytes": header.nbytes,
+        "dtypes": by_dtype,
+        "fingerprint": seen.fingerprint,
+        "delta_of": mark.base if mark else None,
+        "lossless_delta": mark.lossless if mark else None,
+        "provenance": read_object(header.metadata, PROVENANCE),
+        "metadata": dict(header.metadata),
+        "contents": [
+            {"name": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in header.tensors
+        ],
+    }
+
+
+def _print(facts: dict[str, Any], *, verbose: bool) -> None:
+    kind = f" ({printable(str(facts['model_type']))})" if facts["model_type"] else ""
+    print(f"{printable(facts['model'])}{kind}")
+    print(
+        f"  {facts['tensors']} tensors, {facts['parameters']:,} parameters, "
+        f"{human_size(facts['bytes'])} in {max(1, len(facts['files']))} file(s)"
+    )
+    for dtype, totals in facts["dtypes"].items():
+        print(
+            f"  {dtype:8} {totals['tensors']:6} tensors {totals['parameters']:16,} parameters "
+            f"{human_size(totals['bytes']):>10}"
+        )
+    print(f"  fingerprint {facts['fingerprint']}")
+    if facts["delta_of"]:
+        lossless = " (lossless)" if facts["lossless_delta"] else ""
+        print(f"  a delta of base {printable(facts['delta_of'])}{lossless}")
+    if facts["provenance"]:
+        print("  made by")
+        for line in describe(facts["provenance"]):
+            print(f"    {printable(line)}")
+    if verbose:
+        for tensor in facts["contents"]:
+            shape = "x".join(map(str, tensor["shape"])) or "scalar"
+            print(f"  {tensor['dtype']:8} {shape:>14}  {printable(tensor['name'])}")

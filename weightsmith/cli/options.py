@@ -1,0 +1,181 @@
+"""Options that mean the same in every command, and how their values are read."""
+
+import re
+from inspect import Parameter
+from typing import Annotated, Any
+
+import typer
+
+from weightsmith.dtypes import ALIASES
+from weightsmith.engine.settings import DEFAULT_MEMORY, Settings
+from weightsmith.errors import UsageError
+from weightsmith.selection import Selection
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {f"{unit}I": 2 ** (10 * power) for power, unit in enumerate("KMGT", start=1)}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes from `512MiB`, `2GB`, `1000`.
+
+    Raises:
+        UsageError: it is not a size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size <= 0:
+        raise UsageError(f"{option} {text} is not a size", expected="such as 512MiB or 2GB")
+    return size
+
+
+def parse_dtype(text: str | None) -> str | None:
+    """The format's name of a --dtype value.
+
+    Raises:
+        UsageError: it is none of the output dtypes.
+    """
+    if text is None:
+        return None
+    if text.lower() not in ALIASES:
+        raise UsageError(f"--dtype {text}", expected="float32, float16 or bfloat16")
+    return ALIASES[text.lower()]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Report as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for every tensor.")]
+
+_RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "output": (
+        Annotated[
+            str,
+            typer.Option(
+                "--output",
+                "-o",
+                metavar="TARGET",
+                help="A directory, a file NAME.safetensors, or - for standard output.",
+            ),
+        ],
+        "-",
+    ),
+    "select": (
+        Annotated[
+            list[str],
+            typer.Option("--select", metavar="GLOB", help="Work on these tensors only."),
+        ],
+        [],
+    ),
+    "exclude": (
+        Annotated[
+            list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these tensors alone.")
+        ],
+        [],
+    ),
+    "dtype": (
+        Annotated[
+            str | None,
+            typer.Option("--dtype", metavar="DTYPE", help="float32, float16 or bfloat16."),
+        ],
+        None,
+    ),
+    "jobs": (
+        Annotated[
+            int | None,
+            typer.Option("--jobs", min=1, metavar="N", help="Worker threads [CPUs allowed]."),
+        ],
+        None,
+    ),
+    "memory": (
+        Annotated[
+            str, typer.Option("--memory", metavar="SIZE", help="Bound on the buffers' memory.")
+        ],
+        f"{DEFAULT_MEMORY >> 20}MiB",
+    ),
+    "shard_size": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--shard-size", metavar="SIZE", help="Largest shard [as the primary input's]."
+            ),
+        ],
+        None,
+    ),
+    "digest": (
+        Annotated[
+            str,
+            typer.Option(
+                "--digest", metavar="sampled|full", help="What fingerprints of inputs read."
+            ),
+        ],
+        "sampled",
+    ),
+    "sidecars": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--sidecars",
+                metavar="DIR|none",
+                help="Where config and tokenizer come from [the primary input].",
+            ),
+        ],
+        None,
+    ),
+    "allow_code": (
+        Annotated[
+            bool,
+            typer.Option("--allow-code", help="Copy *.py files that a stream points to."),
+        ],
+        False,
+    ),
+    "dry_run": (
+        Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan; write nothing.")],
+        False,
+    ),
+    "resume": (
+        Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")],
+        False,
+    ),
+    "force": (
+        Annotated[
+            bool,
+            typer.Option("--force", "-f", help="Replace the target; accept another base."),
+        ],
+        False,
+    ),
+    "json": (Json, False),
+    "quiet": (Quiet, False),
+    "verbose": (Verbose, False),
+}
+
+
+def run_parameters() -> list[Parameter]:
+    """The shared options as parameters of a command's signature."""
+    return [
+        Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in _RUN_OPTIONS.items()
+    ]
+
+
+def settings_from(given: dict[str, Any]) -> Settings:
+    """Settings from the values of the shared options.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
+    if given["digest"] not in ("sampled", "full"):
+        raise UsageError(f"--digest {given['digest']}", expected="sampled or full")
+    shard_size = given["shard_size"]
+    return Settings(
+        output=given["output"],
+        selection=Selection(tuple(given["select"]), tuple(given["exclude"])),
+        dtype=parse_dtype(given["dtype"]),
+        jobs=given["jobs"],
+        memory=parse_size(given["memory"], "--memory"),
+        shard_size=None if shard_size is None else parse_size(shard_size, "--shard-size"),
+        resume=given["resume"],
+        force=given["force"],
+        full_digest=given["digest"] == "full",
+        sidecars=given["sidecars"],
+        allow_code=given["allow_code"],
+    )

@@ -1,0 +1,1 @@
+"""From arguments to a published checkpoint: plan from headers, run in bounded memory, publish."""

@@ -1,0 +1,68 @@
+"""Open the inputs of a run and gather what an operator may know of each before any data."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from weightsmith.checkpoint.fingerprint import fingerprint
+from weightsmith.checkpoint.sidecar import Sidecars
+from weightsmith.checkpoint.source import Source, open_source
+from weightsmith.checkpoint.tokenizer import Tokenizer
+from weightsmith.operators.operator import Input, InputView
+from weightsmith.operators.provenance import SIDECARS, lineage, stream_fingerprint
+
+
+@contextmanager
+def opened(
+    addresses: Sequence[str], notice: Callable[[str], None]
+) -> Iterator[tuple[Source, ...]]:
+    """Open all inputs, files first: a wrong path should not cost a wait for a stream."""
+    sources: dict[int, Source] = {}
+    try:
+        for index in sorted(range(len(addresses)), key=lambda i: addresses[i] == "-"):
+            sources[index] = open_source(addresses[index], notice)
+        yield tuple(sources[index] for index in range(len(addresses)))
+    finally:
+        for source in sources.values():
+            source.close()
+
+
+def view(source: Source, described: Input, *, full_digest: bool) -> InputView:
+    """What an operator sees of a source."""
+
+    def identify(scheme: str) -> str:
+        if source.sequential or scheme not in ("sampled", "full"):
+            return stream_fingerprint(source.header)
+        return f"{scheme}:{fingerprint(source, full=scheme == 'full')}"
+
+    known = identify("full" if full_digest else "sampled")
+    sidecars = source.sidecars
+    return InputView(
+        described.role,
+        source.label,
+        source.header,
+        known,
+        lineage(source.header, known),
+        source.sequential,
+        sidecars.config() if sidecars else None,
+        Tokenizer.of(sidecars.directory) if sidecars else None,
+        identify,
+    )
+
+
+def find_sidecars(primary: Source, asked: str | None, *, allow_code: bool) -> Sidecars | None:
+    """The sidecar files the output takes: --sidecars, else the primary input's.
+
+    A stream only points to where its files were on this machine, and its word is not trusted: known
+    names only, and only beside a config.json.
+    """
+    if asked == "none":
+        return None
+    if asked is not None:
+        return Sidecars.of_directory(Path(asked))
+    if primary.sidecars is not None:
+        return primary.sidecars
+    pointer = primary.header.metadata.get(SIDECARS)
+    if not primary.sequential or pointer is None or not Path(pointer).is_absolute():
+        return None
+    return Sidecars.known(Path(pointer), allow_code=allow_code)

@@ -1,0 +1,56 @@
+"""What a run did, tensor by tensor: the end report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from weightsmith.engine.plan import Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The report of a run, or of a plan that was not run.
+
+    Attributes:
+        operator: its name.
+        output: where the result is.
+        changed, copied: names of tensors that were computed, or only copied.
+        skipped: tensors of the inputs that are not in the output, with the reason.
+        notes: what there is to say about single output tensors.
+        nbytes: size of the output's data.
+        resumed: tensors that an earlier run had finished.
+        seconds: wall time from the first read to the last rename.
+        warnings: what the user should know.
+        tensors: name, dtype and shape of every output tensor.
+    """
+
+    operator: str
+    output: str
+    changed: tuple[str, ...]
+    copied: tuple[str, ...]
+    skipped: dict[str, str]
+    notes: dict[str, str]
+    nbytes: int
+    resumed: int
+    seconds: float
+    warnings: tuple[str, ...]
+    tensors: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, plan: Plan, output: str, *, resumed: int = 0, seconds: float = 0.0) -> "Outcome":
+        """The report of a plan that was carried out."""
+        return cls(
+            plan.operator.name,
+            output,
+            tuple(t.spec.name for t in plan.tensors if t.changed),
+            tuple(t.spec.name for t in plan.tensors if not t.changed),
+            dict(plan.draft.skipped),
+            {t.spec.name: t.note for t in plan.tensors if t.note},
+            plan.header.nbytes,
+            resumed,
+            seconds,
+            plan.draft.warnings,
+            tuple(
+                {"name": t.spec.name, "dtype": t.spec.dtype, "shape": list(t.spec.shape)}
+                for t in plan.tensors
+            ),
+        )

@@ -1,0 +1,136 @@
+"""The plan of a run: every output tensor, its inputs and the header, from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import weightsmith
+from weightsmith.checkpoint.layout import Layout
+from weightsmith.checkpoint.source import Source
+from weightsmith.dtypes import DTYPES
+from weightsmith.errors import Mismatch, UsageError
+from weightsmith.header import Header
+from weightsmith.operators.operator import Draft, InputView, Operator, Request, TensorPlan
+from weightsmith.operators.provenance import (
+    CONFIG_PATCH,
+    PROVENANCE,
+    TRANSIENT,
+    canonical,
+    read_object,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before any data is read.
+
+    Attributes:
+        operator: what is done.
+        sources: the open inputs.
+        draft: the operator's own plan.
+        header: of the output, as if it were one file.
+        config_patch: JSON merge patch for config.json, those of a pipe's earlier stages included.
+        provenance: the record that the output carries, or None if it passes on its input's.
+    """
+
+    operator: Operator
+    sources: tuple[Source, ...]
+    draft: Draft
+    header: Header
+    config_patch: Mapping[str, Any]
+    provenance: Mapping[str, Any] | None
+
+    @property
+    def primary(self) -> Source:
+        """The input that gives sharding and sidecar files."""
+        return self.sources[self.operator.primary]
+
+    @property
+    def tensors(self) -> tuple[TensorPlan, ...]:
+        """The output's tensors in order."""
+        return self.draft.tensors
+
+    def fingerprint(self, layout: Layout) -> str:
+        """What must be equal for an interrupted run to be continued."""
+        inputs = [source.identity() for source in self.sources]
+        digest = blake2b(canonical([self.operator.name, inputs]).encode(), digest_size=16)
+        for name, header in layout.files:
+            digest.update(name.encode() + header.encode())
+        for tensor in self.tensors:
+            digest.update(repr(tensor).encode())
+        return digest.hexdigest()
+
+
+def make_plan(
+    operator: Operator,
+    sources: tuple[Source, ...],
+    views: Sequence[InputView],
+    request: Request,
+) -> Plan:
+    """Ask the operator for its draft and complete it.
+
+    Raises:
+        UsageError, Mismatch: whatever is wrong with the request, before anything is written.
+    """
+    draft = operator.plan(views, request)
+    if not draft.tensors:
+        raise UsageError("no tensor is left for the output")
+    _check_streams(sources, draft)
+    patch = _config_patch(operator, sources, draft, request)
+    primary = sources[operator.primary].header
+    provenance = None if draft.transparent else _provenance(operator, views, draft, request)
+    metadata = {key: value for key, value in primary.metadata.items() if key not in TRANSIENT}
+    if provenance is not None:
+        metadata.setdefault("format", "pt")
+        metadata |= {PROVENANCE: canonical(provenance)} | dict(draft.metadata)
+    header = Header(tuple(tensor.spec for tensor in draft.tensors), metadata)
+    return Plan(operator, sources, draft, header, patch, provenance)
+
+
+def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
+    """A stream is read once, from front to back."""
+    position = dict.fromkeys(range(len(sources)), -1)
+    for tensor in draft.tensors:
+        for segment in tensor.segments:
+            for slot in segment.slots:
+                source = sources[slot.source]
+                if not source.sequential:
+                    continue
+                start = source.header.offsets[slot.spec.name]
+                end = start + slot.spec.nbytes * segment.stop // max(1, slot.spec.numel)
+                if start < position[slot.source] and segment.start == 0:
+                    raise Mismatch(
+                        "the streams do not have their tensors in the same order",
+                        file=source.label,
+                        tensor=tensor.spec.name,
+                        remedy="give one of the inputs as a file",
+                    )
+                position[slot.source] = end
+
+
+def _config_patch(
+    operator: Operator, sources: Sequence[Source], draft: Draft, request: Request
+) -> dict[str, Any]:
+    earlier = read_object(sources[operator.primary].header.metadata, CONFIG_PATCH) or {}
+    asked = {"dtype": DTYPES[request.dtype].torch_name} if request.dtype else {}
+    return earlier | asked | dict(draft.config_patch)
+
+
+def _provenance(
+    operator: Operator, views: Sequence[InputView], draft: Draft, request: Request
+) -> dict[str, Any]:
+    nodes: dict[str, Any] = {}
+    for view in views:
+        node = draft.lineage.get(view.role, view.lineage)
+        many = next(i for i in operator.inputs if i.role == view.role).many
+        nodes[view.role] = [*nodes.get(view.role, []), node] if many else node
+    asked = {"dtype": request.dtype} if request.dtype else {}
+    return {
+        "operator": operator.name,
+        "version": weightsmith.__version__,
+        "parameters": operator.record() | request.selection.record() | asked,
+        "inputs": nodes,
+    }

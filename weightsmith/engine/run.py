@@ -1,0 +1,215 @@
+"""Work through a plan: workers read, compute and write units, each in its own buffers.
+
+Whoever takes the next unit reads its part of the streams before letting the next worker take one,
+so streams are read in order; an ordered sink makes each worker wait for its turn to write, so at
+most one unit per worker is ever held back. Everything else happens in any order.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from weightsmith.checkpoint.sink import Sink
+from weightsmith.engine.plan import Plan
+from weightsmith.engine.units import Arena, WorkUnit, cut, nbytes
+from weightsmith.errors import WeightsmithError
+from weightsmith.operators.operator import Function, Granularity, TensorPlan
+from weightsmith.operators.unit import Block, Unit
+
+# A tensor operator may hold about this many float32 copies of its matrix.
+_TENSOR_COPIES = 10
+
+
+class Run:
+    """One pass over the units of a plan.
+
+    Args:
+        plan: what to do.
+        sink: open, and laid out for the plan.
+        workers: number of threads.
+        memory: bound on all buffers together, in bytes.
+        done: names of tensors that an earlier run has written.
+        tick: called with the bytes of each unit written.
+
+    Attributes:
+        finished: tensors that are complete and free of overflow, in the order of completion.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sink: Sink,
+        *,
+        workers: int,
+        memory: int,
+        done: frozenset[str] = frozenset(),
+        tick: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.finished: list[str] = []
+        self._plan = plan
+        self._sink = sink
+        self._tick = tick
+        self._workers = _thread_count(plan, sink, workers, memory)
+        self._memory = memory // self._workers
+        tensors = [tensor for tensor in plan.tensors if tensor.spec.name not in done]
+        self._left = Counter({t.spec.name: sum(1 for _ in self._cut(t)) for t in tensors})
+        self._overflows: Counter[str] = Counter()
+        self._units = enumerate(unit for tensor in tensors for unit in self._cut(tensor))
+        self._take = threading.Lock()
+        self._turn = threading.Condition()
+        self._written = 0
+        self._failure: BaseException | None = None
+        self._stopped = False
+
+    def _cut(self, tensor: TensorPlan) -> Iterator[WorkUnit]:
+        return cut(tensor, self._plan.operator.granularity, self._memory)
+
+    def __call__(self) -> None:
+        """Do it all.
+
+        Raises:
+            WeightsmithError: the first failure of any worker, or values that overflowed.
+        """
+        function = self._plan.operator.function()
+        threads = [
+            threading.Thread(target=self._work, args=(function,), daemon=True)
+            for _ in range(self._workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stop()
+            for thread in threads:
+                # One may be stuck in the read of a silent pipe; it will not write any more.
+                thread.join(1.0)
+            raise
+        if self._failure is not None:
+            raise self._failure
+        for source in self._plan.sources:
+            source.finish()
+        self._refuse_overflows()
+
+    def _work(self, function: Function) -> None:
+        arena = Arena()
+        try:
+            while (taken := self._take_unit(arena)) is not None:
+                number, unit, sequential = taken
+                if self._stopped:
+                    return
+                inputs = self._read(unit, arena, sequential)
+                out = self._out(unit, arena)
+                overflows = _compute(function, unit, out, inputs)
+                self._write(number, unit, out)
+                self._count(unit, overflows)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            self._stop(error)
+
+    def _stop(self, failure: BaseException | None = None) -> None:
+        with self._turn:
+            self._stopped = True
+            self._failure = self._failure or failure
+            self._turn.notify_all()
+
+    def _take_unit(self, arena: Arena) -> tuple[int, WorkUnit, dict[int, memoryview]] | None:
+        with self._take:
+            numbered = None if self._stopped else next(self._units, None)
+            if numbered is None:
+                return None
+            number, unit = numbered
+            streamed = {
+                index: self._read_slot(unit, index, arena)
+                for index, slot in enumerate(unit.segment.slots)
+                if self._plan.sources[slot.source].sequential
+            }
+            return number, unit, streamed
+
+    def _read(
+        self, unit: WorkUnit, arena: Arena, streamed: dict[int, memoryview]
+    ) -> list[memoryview]:
+        return [
+            streamed[index] if index in streamed else self._read_slot(unit, index, arena)
+            for index in range(len(unit.segment.slots))
+        ]
+
+    def _read_slot(self, unit: WorkUnit, index: int, arena: Arena) -> memoryview:
+        slot = unit.segment.slots[index]
+        size = nbytes(slot.spec.dtype, unit.stop - unit.start)
+        start = nbytes(slot.spec.dtype, unit.start)
+        area = arena.area(index, size)
+        return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
+
+    def _out(self, unit: WorkUnit, arena: Arena) -> memoryview:
+        # Written from the same offset within a page as it lands on, the copy runs at full speed.
+        lead = self._sink.lead(unit.name, self._out_start(unit))
+        return arena.area(-1, unit.out_bytes)[lead : lead + unit.out_bytes]
+
+    @staticmethod
+    def _out_start(unit: WorkUnit) -> int:
+        return nbytes(unit.tensor.spec.dtype, unit.start)
+
+    def _write(self, number: int, unit: WorkUnit, out: memoryview) -> None:
+        if not self._sink.ordered:
+            self._sink.write(unit.name, self._out_start(unit), out)
+            return
+        with self._turn:
+            self._turn.wait_for(lambda: self._stopped or self._written == number)
+            if self._stopped:
+                return
+        self._sink.write(unit.name, self._out_start(unit), out)
+        with self._turn:
+            self._written += 1
+            self._turn.notify_all()
+
+    def _count(self, unit: WorkUnit, overflows: int) -> None:
+        with self._turn:
+            self._left[unit.name] -= 1
+            if overflows:
+                self._overflows[unit.name] += overflows
+            if not self._left[unit.name] and not self._overflows[unit.name]:
+                self.finished.append(unit.name)
+            self._tick(unit.out_bytes)
+
+    def _refuse_overflows(self) -> None:
+        if not self._overflows:
+            return
+        name = next(iter(self._overflows))
+        dtype = self._plan.header.by_name[name].dtype
+        raise WeightsmithError(
+            f"{self._overflows.total()} values in {len(self._overflows)} tensors are too large "
+            f"for {dtype}",
+            file=self._sink.label,
+            tensor=name,
+            remedy="--dtype bfloat16 or float32 has room for them",
+        )
+
+
+def _thread_count(plan: Plan, sink: Sink, workers: int, memory: int) -> int:
+    if plan.operator.granularity is Granularity.TENSOR:
+        largest = max(4 * tensor.spec.numel for tensor in plan.tensors)
+        return max(1, min(workers, memory // max(1, _TENSOR_COPIES * largest)))
+    streaming = sink.ordered or any(source.sequential for source in plan.sources)
+    # One more than there are cores, so that a full or empty pipe does not leave a core idle.
+    return workers
+
+
+def _compute(
+    function: Function, unit: WorkUnit, out: memoryview, inputs: list[memoryview]
+) -> int:
+    spec, slots = unit.tensor.spec, unit.segment.slots
+    if unit.segment.parameters is not None:
+        blocks = [
+            Block(slot.spec.dtype, data, unit.shape)
+            for slot, data in zip(slots, inputs, strict=True)
+        ]
+        target = Block(spec.dtype, out, unit.shape)
+        result = function(Unit(spec.name, unit.start, target, tuple(blocks), unit.segment.parameters))
+        return result or 0
+    if slots[0].spec.dtype == spec.dtype:
+        out[:] = inputs[0]
+        return 0
+    from weightsmith.kernels import elementwise  # a plain copy needs no arithmetic
+
+    return elementwise.cast(out, spec.dtype, inputs[0], slots[0].spec.dtype)

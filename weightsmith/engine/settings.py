@@ -1,0 +1,65 @@
+"""What can be asked of a run besides the operator's own parameters, and its defaults."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weightsmith.operators.operator import Request
+from weightsmith.selection import Selection
+
+DEFAULT_MEMORY = 512 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run an operator.
+
+    Attributes:
+        output: `-` for a stream, a path ending in .safetensors for one file, else a directory.
+        selection: the tensors to work on.
+        dtype: output dtype of arithmetic tensors (the format's name), or None.
+        jobs: worker threads; None for what the machine lets us have.
+        memory: bound on the buffers, in bytes.
+        shard_size: bytes in a shard; None for the primary input's sharding.
+        resume: go on with an interrupted run.
+        force: replace an existing target, ignore a fingerprint that does not match.
+        full_digest: fingerprints over all bytes instead of samples.
+        sidecars: a directory, "none", or None for the primary input's own.
+        allow_code: whether *.py may be copied from where only known names are trusted.
+    """
+
+    output: str = "-"
+    selection: Selection = field(default_factory=Selection)
+    dtype: str | None = None
+    jobs: int | None = None
+    memory: int = DEFAULT_MEMORY
+    shard_size: int | None = None
+    resume: bool = False
+    force: bool = False
+    full_digest: bool = False
+    sidecars: str | None = None
+    allow_code: bool = False
+
+    @property
+    def request(self) -> Request:
+        """The part that operators see."""
+        return Request(self.selection, self.dtype, self.force)
+
+    @property
+    def workers(self) -> int:
+        """Number of worker threads."""
+        return self.jobs or available_cpus()
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: affinity mask and cgroup quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, _quota()))
+
+
+def _quota() -> int:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return 1 << 16
+    return 1 << 16 if quota == "max" else -(-int(quota) // int(period))

@@ -1,0 +1,92 @@
+"""What goes wrong, with the exit code it ends in.
+
+Every message says what, where, what was expected, what was found, and the remedy. Names and
+metadata come from files nobody vouches for, so `printable` escapes them before they are shown.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    INVALID = 3
+    MISMATCH = 4
+    INTERNAL = 70
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141
+
+
+class WeightsmithError(Exception):
+    """Base of all errors that a user can cause; the operation failed.
+
+    Args:
+        what: one sentence, lower case, no full stop.
+        file: path or label of the checkpoint at fault.
+        tensor: name of the tensor at fault.
+        expected: what was wanted there.
+        got: what was found instead.
+        remedy: what to do about it.
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: object = None,
+        tensor: str | None = None,
+        expected: object = None,
+        got: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        where = [f"tensor {printable(tensor)}"] if tensor is not None else []
+        where += [f"in {printable(str(file))}"] if file is not None else []
+        message = " ".join([what, *([f"({' '.join(where)})"] if where else [])])
+        if expected is not None:
+            message += f"; expected {expected}"
+        if got is not None:
+            message += f"{',' if expected is not None else ';'} got {got}"
+        if remedy is not None:
+            message += f"\n  {remedy}"
+        super().__init__(message)
+
+
+class UsageError(WeightsmithError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InvalidFile(WeightsmithError):
+    """A file or stream is not valid safetensors, or breaks off."""
+
+    exit_code = ExitCode.INVALID
+
+
+class Mismatch(WeightsmithError):
+    """Inputs are each valid but do not go together."""
+
+    exit_code = ExitCode.MISMATCH
+
+
+class ClosedPipe(WeightsmithError):
+    """The reader of our output went away; nobody is there to be told."""
+
+    exit_code = ExitCode.CLOSED_PIPE
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Escape control characters and cut very long names, for terminals and logs.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit]
+    )
+    return shown if len(text) <= limit else f"{shown}... ({len(text)} characters)"

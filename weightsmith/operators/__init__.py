@@ -1,0 +1,1 @@
+"""The operators: one file each; see operator.py for what they are."""

@@ -1,0 +1,64 @@
+"""What an operator's function gets: the arrays of one work unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of elements of one tensor.
+
+    Attributes:
+        dtype: the format's name of the dtype.
+        data: the bytes; not necessarily aligned to the element size.
+        shape: of the run: (n,) for element operators, (rows, columns) for row operators, the
+            tensor's own shape for tensor operators.
+    """
+
+    dtype: str
+    data: memoryview
+    shape: tuple[int, ...]
+
+    def float32(self) -> NDArray[np.float32]:
+        """The elements as a new float32 array, widened exactly."""
+        import numpy as np
+
+        from weightsmith.kernels import elementwise
+
+        array = np.empty(self.shape, np.float32)
+        elementwise.cast(array.reshape(-1).view(np.uint8), "F32", self.data, self.dtype)
+        return array
+
+    def store(self, array: NDArray[np.float32]) -> int:
+        """Round float32 elements into the block, to nearest even; returns how many overflowed."""
+        import numpy as np
+
+        from weightsmith.kernels import elementwise
+
+        flat = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8)
+        return elementwise.cast(self.data, self.dtype, flat, "F32")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One work unit: read, changed and written at once.
+
+    Attributes:
+        name: the output tensor.
+        start: index of the first element of the unit within the tensor.
+        out: where the result goes.
+        inputs: the same run of elements of each input, in the order of the segment's slots.
+        parameters: what `plan` left for this tensor.
+    """
+
+    name: str
+    start: int
+    out: Block
+    inputs: tuple[Block, ...]
+    parameters: Any
