@@ -66,7 +66,9 @@ class Header:
     @cached_property
     def offsets(self) -> dict[str, int]:
         """Where each tensor begins, in bytes from the start of the data."""
-        return {spec.name: offset for spec, offset in zip(self.tensors, self._starts(), strict=True)}
+        return {
+            spec.name: offset for spec, offset in zip(self.tensors, self._starts(), strict=True)
+        }
 
     @cached_property
     def nbytes(self) -> int:
@@ -112,7 +114,9 @@ def reference_order(tensors: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
 def header_length(prefix: bytes, file: object) -> int:
     """Check the first 8 bytes of a file and return the length of its header."""
     if len(prefix) < 8:
-        raise InvalidFile("too short for safetensors", file=file, expected="8 bytes", got=len(prefix))
+        raise InvalidFile(
+            "too short for safetensors", file=file, expected="8 bytes", got=len(prefix)
+        )
     length: int = struct.unpack("<Q", prefix)[0]
     if not 2 <= length <= MAX_HEADER_BYTES:
         raise InvalidFile(
@@ -222,7 +226,9 @@ def _parse_entry(name: str, entry: object, file: object) -> tuple[TensorSpec, in
         raise bad("entry is not an object", got=type(entry).__name__)
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise bad("unknown dtype", expected="one of " + ", ".join(DTYPES), got=printable(repr(dtype)))
+        raise bad(
+            "unknown dtype", expected="one of " + ", ".join(DTYPES), got=printable(repr(dtype))
+        )
     if not isinstance(shape, list) or not all(map(_is_count, shape)):
         raise bad("shape is not a list of non-negative integers", got=printable(repr(shape)))
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):

@@ -1,6 +1,6 @@
-// One body for all instruction sets: plain loops over chunks that fit the first-level cache, which
-// the compiler vectorises once for each target below. No intrinsics, no alignment, no branches on
-// values. Compiled with -ffp-contract=off, so every operation rounds as it is written.
+// One body for all instruction sets: plain loops that the compiler vectorises once for each target
+// below. No intrinsics, no alignment, no branches on values. Compiled with -ffp-contract=off, so
+// every operation rounds as it is written.
 
 #include "cpu.hpp"
 
@@ -10,7 +10,7 @@
 namespace weightsmith::elementwise {
 namespace {
 
-constexpr std::size_t chunk = 1024;  // floats per scratch row: three rows are 12 KiB
+constexpr std::size_t chunk = 2048;  // elements; scratch of this length stays in the first-level cache
 
 #define WS_INLINE inline __attribute__((always_inline))
 
@@ -62,83 +62,129 @@ WS_INLINE std::uint32_t canonical_f32(float value) {
     return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc00000 : bits;
 }
 
-// Copies through aligned scratch of the element type, so that unaligned buffers are no special case.
-template <typename Element>
-WS_INLINE void fetch(Element* scratch, const unsigned char* data, std::size_t first, std::size_t n) {
-    std::memcpy(scratch, data + first * sizeof(Element), n * sizeof(Element));
+// How a dtype is stored, widened and narrowed; `halfway` is the least magnitude that overflows.
+struct Bf16 {
+    using Stored = std::uint16_t;
+    static constexpr std::uint32_t halfway = 0x7f7f8000;
+    static WS_INLINE float widen(Stored x) { return from_bits(std::uint32_t(x) << 16); }
+    static WS_INLINE Stored narrow(float x) { return narrow_bf16(x); }
+};
+struct F16 {
+    using Stored = std::uint16_t;
+    static constexpr std::uint32_t halfway = 0x477ff000;
+    static WS_INLINE float widen(Stored x) { return widen_f16(x); }
+    static WS_INLINE Stored narrow(float x) { return narrow_f16(x); }
+};
+struct F32 {
+    using Stored = std::uint32_t;
+    static constexpr std::uint32_t halfway = 0x7f800000;
+    static WS_INLINE float widen(Stored x) { return from_bits(x); }
+    static WS_INLINE Stored narrow(float x) { return canonical_f32(x); }
+};
+
+// Buffers need not be aligned; a fixed-size memcpy is one unaligned load or store.
+template <typename Stored>
+WS_INLINE Stored load(const unsigned char* data, std::size_t i) {
+    Stored value;
+    std::memcpy(&value, data + i * sizeof(Stored), sizeof(Stored));
+    return value;
 }
 
-WS_INLINE void widen(float* out, Input input, std::size_t first, std::size_t n) {
-    alignas(64) std::uint16_t halves[chunk];
-    switch (input.dtype) {
-        case DType::f32:
-            fetch(out, input.data, first, n);
-            return;
-        case DType::bf16:
-            fetch(halves, input.data, first, n);
-            for (std::size_t i = 0; i < n; ++i) out[i] = from_bits(std::uint32_t(halves[i]) << 16);
-            return;
-        case DType::f16:
-            fetch(halves, input.data, first, n);
-            for (std::size_t i = 0; i < n; ++i) out[i] = widen_f16(halves[i]);
-            return;
-    }
+constexpr int arity(Formula formula) {
+    return formula == Formula::cast ? 1 : formula == Formula::graft ? 3 : 2;
 }
 
-WS_INLINE std::size_t narrow(Output out, const float* values, std::size_t first, std::size_t n) {
-    alignas(64) std::uint16_t halves[chunk];
-    alignas(64) std::uint32_t words[chunk];
-    std::uint32_t overflows = 0;
-    switch (out.dtype) {
-        case DType::f32:
-            for (std::size_t i = 0; i < n; ++i) words[i] = canonical_f32(values[i]);
-            std::memcpy(out.data + first * 4, words, n * 4);
-            return 0;
-        case DType::bf16:
-            for (std::size_t i = 0; i < n; ++i) {
-                halves[i] = narrow_bf16(values[i]);
-                const std::uint32_t magnitude = bits_of(values[i]) & 0x7fffffff;
-                // Finite, but at least halfway between the largest bf16 and the next power of two.
-                overflows += (magnitude >= 0x7f7f8000) & (magnitude < 0x7f800000);
-            }
-            break;
-        case DType::f16:
-            for (std::size_t i = 0; i < n; ++i) {
-                halves[i] = narrow_f16(values[i]);
-                const std::uint32_t magnitude = bits_of(values[i]) & 0x7fffffff;
-                overflows += (magnitude >= 0x477ff000) & (magnitude < 0x7f800000);
-            }
-            break;
+template <Formula formula>
+WS_INLINE float apply(float a, float b, float c, float p, float q) {
+    if constexpr (formula == Formula::cast) return a;
+    if constexpr (formula == Formula::difference) return a - b;
+    if constexpr (formula == Formula::axpy) return a + p * b;
+    if constexpr (formula == Formula::graft) return a + p * (b - c);
+    if constexpr (formula == Formula::lerp) return p * a + q * b;
+}
+
+// All inputs of one dtype: the whole computation stays in registers.
+template <Formula formula, typename In, typename Out>
+WS_INLINE std::size_t uniform(unsigned char* out, std::size_t n, const Input* inputs,
+                              const float* coefficients) {
+    using Stored = typename In::Stored;
+    using Result = typename Out::Stored;
+    const unsigned char* x0 = inputs[0].data;
+    const unsigned char* x1 = arity(formula) > 1 ? inputs[1].data : x0;
+    const unsigned char* x2 = arity(formula) > 2 ? inputs[2].data : x0;
+    const float p = coefficients[0], q = coefficients[1];
+    std::size_t overflows = 0;
+    for (std::size_t first = 0; first < n; first += chunk) {
+        const std::size_t count = n - first < chunk ? n - first : chunk;
+        alignas(64) Result results[chunk];
+        std::uint32_t over = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            const float a = In::widen(load<Stored>(x0, first + i));
+            const float b = arity(formula) > 1 ? In::widen(load<Stored>(x1, first + i)) : 0.0f;
+            const float c = arity(formula) > 2 ? In::widen(load<Stored>(x2, first + i)) : 0.0f;
+            const float y = apply<formula>(a, b, c, p, q);
+            const std::uint32_t magnitude = bits_of(y) & 0x7fffffff;
+            over += (magnitude >= Out::halfway) & (magnitude < 0x7f800000);
+            results[i] = Out::narrow(y);
+        }
+        std::memcpy(out + first * sizeof(Result), results, count * sizeof(Result));
+        overflows += over;
     }
-    std::memcpy(out.data + first * 2, halves, n * 2);
     return overflows;
+}
+
+template <typename Dtype>
+WS_INLINE void widen_run(float* out, const unsigned char* data, std::size_t first, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i)
+        out[i] = Dtype::widen(load<typename Dtype::Stored>(data, first + i));
+}
+
+// Inputs of several dtypes: each chunk is widened to float32 first.
+template <Formula formula, typename Out>
+WS_INLINE std::size_t mixed(unsigned char* out, std::size_t n, const Input* inputs,
+                            const float* coefficients) {
+    alignas(64) float wide[arity(formula)][chunk];
+    std::size_t overflows = 0;
+    for (std::size_t first = 0; first < n; first += chunk) {
+        const std::size_t count = n - first < chunk ? n - first : chunk;
+        Input rows[arity(formula)];
+        for (int k = 0; k < arity(formula); ++k) {
+            switch (inputs[k].dtype) {
+                case DType::bf16: widen_run<Bf16>(wide[k], inputs[k].data, first, count); break;
+                case DType::f16: widen_run<F16>(wide[k], inputs[k].data, first, count); break;
+                case DType::f32: widen_run<F32>(wide[k], inputs[k].data, first, count); break;
+            }
+            rows[k] = {reinterpret_cast<const unsigned char*>(wide[k]), DType::f32};
+        }
+        overflows += uniform<formula, F32, Out>(out + first * sizeof(typename Out::Stored), count,
+                                                rows, coefficients);
+    }
+    return overflows;
+}
+
+template <Formula formula, typename Out>
+WS_INLINE std::size_t compute_into(unsigned char* out, std::size_t n, const Input* inputs,
+                                   const float* coefficients) {
+    for (int k = 1; k < arity(formula); ++k)
+        if (inputs[k].dtype != inputs[0].dtype)
+            return mixed<formula, Out>(out, n, inputs, coefficients);
+    switch (inputs[0].dtype) {
+        case DType::bf16: return uniform<formula, Bf16, Out>(out, n, inputs, coefficients);
+        case DType::f16: return uniform<formula, F16, Out>(out, n, inputs, coefficients);
+        case DType::f32: return uniform<formula, F32, Out>(out, n, inputs, coefficients);
+    }
+    return 0;
 }
 
 template <Formula formula>
 WS_INLINE std::size_t compute_all(Output out, std::size_t n, const Input* inputs,
                                   const float* coefficients) {
-    constexpr int arity = formula == Formula::cast ? 1 : formula == Formula::graft ? 3 : 2;
-    alignas(64) float x[arity][chunk];
-    std::size_t overflows = 0;
-    for (std::size_t first = 0; first < n; first += chunk) {
-        const std::size_t count = n - first < chunk ? n - first : chunk;
-        for (int k = 0; k < arity; ++k) widen(x[k], inputs[k], first, count);
-        float* y = x[0];
-        if constexpr (formula == Formula::difference) {
-            for (std::size_t i = 0; i < count; ++i) y[i] = x[0][i] - x[1][i];
-        } else if constexpr (formula == Formula::axpy) {
-            const float scale = coefficients[0];
-            for (std::size_t i = 0; i < count; ++i) y[i] = x[0][i] + scale * x[1][i];
-        } else if constexpr (formula == Formula::graft) {
-            const float scale = coefficients[0];
-            for (std::size_t i = 0; i < count; ++i) y[i] = x[0][i] + scale * (x[1][i] - x[2][i]);
-        } else if constexpr (formula == Formula::lerp) {
-            const float a = coefficients[0], b = coefficients[1];
-            for (std::size_t i = 0; i < count; ++i) y[i] = a * x[0][i] + b * x[1][i];
-        }
-        overflows += narrow(out, y, first, count);
+    switch (out.dtype) {
+        case DType::bf16: return compute_into<formula, Bf16>(out.data, n, inputs, coefficients);
+        case DType::f16: return compute_into<formula, F16>(out.data, n, inputs, coefficients);
+        case DType::f32: return compute_into<formula, F32>(out.data, n, inputs, coefficients);
     }
-    return overflows;
+    return 0;
 }
 
 WS_INLINE std::size_t dispatch(Formula formula, Output out, std::size_t n, const Input* inputs,
@@ -153,15 +199,15 @@ WS_INLINE std::size_t dispatch(Formula formula, Output out, std::size_t n, const
     return 0;
 }
 
-WS_INLINE Nonfinite count_all(Input input, std::size_t n) {
-    alignas(64) float values[chunk];
+template <typename Dtype>
+WS_INLINE Nonfinite count_in(const unsigned char* data, std::size_t n) {
     Nonfinite total{0, 0};
     for (std::size_t first = 0; first < n; first += chunk) {
-        const std::size_t count = n - first < chunk ? n - first : chunk;
-        widen(values, input, first, count);
+        const std::size_t last = n - first < chunk ? n : first + chunk;
         std::uint32_t nan = 0, infinite = 0;
-        for (std::size_t i = 0; i < count; ++i) {
-            const std::uint32_t magnitude = bits_of(values[i]) & 0x7fffffff;
+        for (std::size_t i = first; i < last; ++i) {
+            const float value = Dtype::widen(load<typename Dtype::Stored>(data, i));
+            const std::uint32_t magnitude = bits_of(value) & 0x7fffffff;
             nan += magnitude > 0x7f800000;
             infinite += magnitude == 0x7f800000;
         }
@@ -169,6 +215,15 @@ WS_INLINE Nonfinite count_all(Input input, std::size_t n) {
         total.infinite += infinite;
     }
     return total;
+}
+
+WS_INLINE Nonfinite count_all(Input input, std::size_t n) {
+    switch (input.dtype) {
+        case DType::bf16: return count_in<Bf16>(input.data, n);
+        case DType::f16: return count_in<F16>(input.data, n);
+        case DType::f32: return count_in<F32>(input.data, n);
+    }
+    return {0, 0};
 }
 
 struct Isa {

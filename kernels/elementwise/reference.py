@@ -35,12 +35,14 @@ def _narrow(values: Float, dtype: str) -> tuple[NDArray[Any], int]:
         return np.where(nan, np.float32(np.nan), values), 0
     if dtype == "F16":
         with np.errstate(over="ignore"):
-            narrow = values.astype(np.float16)
+            narrow: NDArray[Any] = values.astype(np.float16)
         narrow[nan] = np.float16(np.nan)
         infinite = np.isinf(narrow)
     else:
         bits = values.view(np.uint32)
-        rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        rounded = (
+            bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        ) >> np.uint32(16)
         narrow = np.where(nan, np.uint32(0x7FC0), rounded).astype(np.uint16)
         infinite = (narrow & np.uint16(0x7FFF)) == 0x7F80
     return narrow, int(np.count_nonzero(infinite & np.isfinite(values)))
@@ -51,7 +53,9 @@ def _compute(out: Any, out_dtype: str, inputs: list[tuple[Any, str]], formula: A
     target = memoryview(out).cast("B")
     sources = [memoryview(data).cast("B") for data, _ in inputs]
     n = len(target) // width
-    if any(len(data) != n * w for data, w in zip([target, *sources], [width, *widths], strict=True)):
+    if any(
+        len(data) != n * w for data, w in zip([target, *sources], [width, *widths], strict=True)
+    ):
         raise ValueError("buffers have different numbers of elements")
     overflows = 0
     for first in range(0, n, _BLOCK):
@@ -77,9 +81,7 @@ def difference(out: Any, out_dtype: str, a: Any, a_dtype: str, b: Any, b_dtype: 
     return _compute(out, out_dtype, [(a, a_dtype), (b, b_dtype)], lambda a, b: a - b)
 
 
-def axpy(
-    out: Any, out_dtype: str, a: Any, a_dtype: str, scale: float, x: Any, x_dtype: str
-) -> int:
+def axpy(out: Any, out_dtype: str, a: Any, a_dtype: str, scale: float, x: Any, x_dtype: str) -> int:
     """out = a + scale * x."""
     s = np.float32(scale)
     return _compute(out, out_dtype, [(a, a_dtype), (x, x_dtype)], lambda a, x: a + s * x)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from weightsmith.kernels import elementwise
 
 from weightsmith.checkpoint.layout import INDEX, shard_by_size
 from weightsmith.header import Header, TensorSpec
-from weightsmith.kernels import elementwise
 
 HIDDEN, MLP, KEY_VALUE, VOCABULARY = 2048, 8192, 512, 128256
 BLOCK = 1 << 22

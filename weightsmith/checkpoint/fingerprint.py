@@ -22,12 +22,12 @@ def fingerprint(source: Source, *, full: bool = False) -> str:
     area = memoryview(bytearray(_BLOCK + _ROOM))
     for spec in sorted(source.header.tensors, key=lambda spec: spec.name):
         digest.update(f"{len(spec.name.encode())}:{spec.name}{spec}".encode())
-        if full:
-            starts, size = range(0, spec.nbytes, _BLOCK), _BLOCK
-        else:
-            size = min(_SAMPLE_BYTES, spec.nbytes)
-            last = spec.nbytes - size
-            starts = [last * i // (_SAMPLES - 1) for i in range(_SAMPLES)] if size else []
-        for start in starts:
+        size = _BLOCK if full else _SAMPLE_BYTES
+        for start in range(0, spec.nbytes, _BLOCK) if full else _samples(spec.nbytes):
             digest.update(source.read(spec.name, start, min(size, spec.nbytes - start), area))
     return digest.hexdigest()
+
+
+def _samples(nbytes: int) -> list[int]:
+    last = max(0, nbytes - _SAMPLE_BYTES)
+    return sorted({last * i // (_SAMPLES - 1) for i in range(_SAMPLES)}) if nbytes else []

@@ -54,7 +54,10 @@ def _sharded(header: Header, groups: list[list[TensorSpec]]) -> Layout:
     if len(groups) <= 1:
         return single_file(header)
     files = tuple(
-        (f"model-{number:05}-of-{len(groups):05}.safetensors", Header(tuple(group), header.metadata))
+        (
+            f"model-{number:05}-of-{len(groups):05}.safetensors",
+            Header(tuple(group), header.metadata),
+        )
         for number, group in enumerate(groups, start=1)
     )
     metadata = {

@@ -51,7 +51,7 @@ class Sidecars:
 
     @classmethod
     def of_directory(cls, directory: Path) -> "Sidecars":
-        """All plain files of a checkpoint directory but weights, indexes, README and hidden ones."""
+        """The plain files of a directory, but weights, indexes, README and hidden ones."""
         return cls(directory, _files(directory, _belongs))
 
     @classmethod
@@ -102,9 +102,9 @@ def apply_patch(config: Mapping[str, object], patch: Mapping[str, object]) -> di
     `dtype` goes to `torch_dtype` where a config still spells it so.
     """
     result = dict(config)
-    for key, value in patch.items():
-        if key == "dtype" and "torch_dtype" in config and "dtype" not in config:
-            key = "torch_dtype"
+    old_spelling = "torch_dtype" in config and "dtype" not in config
+    for name, value in patch.items():
+        key = "torch_dtype" if name == "dtype" and old_spelling else name
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping):

@@ -31,11 +31,16 @@ class Source(Protocol):
         shard_of: the file name of each tensor; empty for a stream.
     """
 
-    label: str
-    header: Header
-    sequential: bool
-    sidecars: Sidecars | None
-    shard_of: Mapping[str, str]
+    @property
+    def label(self) -> str: ...  # noqa: D102
+    @property
+    def header(self) -> Header: ...  # noqa: D102
+    @property
+    def sequential(self) -> bool: ...  # noqa: D102
+    @property
+    def sidecars(self) -> Sidecars | None: ...  # noqa: D102
+    @property
+    def shard_of(self) -> Mapping[str, str]: ...  # noqa: D102
 
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
         """Read bytes of a tensor into page-aligned scratch and return the part that holds them."""
@@ -125,7 +130,7 @@ def open_source(address: str, notice: Callable[[str], None] = lambda _: None) ->
 
 def _pickle(path: Path) -> InvalidFile:
     return InvalidFile(
-        "this is a pickle, which can run code when it is opened; weightsmith reads safetensors only",
+        "this is a pickle, which can run code when opened; weightsmith reads safetensors only",
         file=path,
         remedy="convert it once: transformers' save_pretrained writes safetensors",
     )
@@ -177,8 +182,12 @@ def _read_index(path: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InvalidFile("not a valid index file", file=path) from None
     for name in set(weight_map.values()):
-        # Checked as text: hub caches are symlinks, which may lead anywhere the user's own cache does.
-        if Path(name).is_absolute() or ".." in Path(name).parts or not name.endswith(".safetensors"):
+        # Checked as text: hub caches are symlinks, and lead outside rightly.
+        if (
+            Path(name).is_absolute()
+            or ".." in Path(name).parts
+            or not name.endswith(".safetensors")
+        ):
             raise InvalidFile(
                 "index names a file outside the checkpoint", file=path, got=printable(repr(name))
             )

@@ -11,7 +11,7 @@ class Tokenizer:
     """The tokenizer.json of a checkpoint; read only when it must be."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     @classmethod
     def of(cls, directory: Path) -> "Tokenizer | None":
@@ -21,7 +21,7 @@ class Tokenizer:
 
     def first_conflict(self, other: "Tokenizer") -> tuple[int, str, str] | None:
         """An id that both have with another token each: (id, ours, theirs); None if none."""
-        if self._path.read_bytes() == other._path.read_bytes():
+        if self.path.read_bytes() == other.path.read_bytes():
             return None
         ours, theirs = self.tokens(), other.tokens()
         conflicts = (i for i in sorted(ours.keys() & theirs.keys()) if ours[i] != theirs[i])
@@ -30,7 +30,7 @@ class Tokenizer:
     def tokens(self) -> dict[int, str]:
         """Token text by id; empty where the file is of a kind we do not know."""
         try:
-            return dict(self._pairs(json.loads(self._path.read_bytes())))
+            return dict(self._pairs(json.loads(self.path.read_bytes())))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
 

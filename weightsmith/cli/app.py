@@ -41,7 +41,7 @@ def _version(wanted: bool) -> None:
 
 
 def _main(
-    version: Annotated[  # noqa: ARG001 - its callback has acted
+    version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,

@@ -28,7 +28,11 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         try:
             settings = settings_from(given)
             outcome = execute(
-                operator(**parameters), addresses, settings, screen.observer, dry_run=given["dry_run"]
+                operator(**parameters),
+                addresses,
+                settings,
+                screen.observer,
+                dry_run=given["dry_run"],
             )
         except UsageError as error:
             if "-" in addresses:
@@ -40,7 +44,11 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
 
     parameters = [
         *(_argument(given) for given in operator.inputs),
-        *(_option(item.name, item.metadata[OPTION], item.default) for item in fields(operator) if OPTION in item.metadata),
+        *(
+            _option(item.name, item.metadata[OPTION], item.default)
+            for item in fields(operator)
+            if OPTION in item.metadata
+        ),
         *run_parameters(),
     ]
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -78,7 +78,10 @@ def verify(
         state = "not finite in places" if bad else "sound"
         as_input = f", the {' and '.join(roles)} of {input_of}" if roles else ""
         size = human_size(seen.header.nbytes)
-        print(f"{printable(seen.label)}: {state}, {len(seen.header.tensors)} tensors, {size}{as_input}")
+        print(
+            f"{printable(seen.label)}: {state}, {len(seen.header.tensors)} tensors, "
+            f"{size}{as_input}"
+        )
     if bad and not allow_nonfinite:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -101,7 +104,7 @@ def _roles(seen: InputView, other: str) -> list[str]:
         raise Mismatch(
             "the provenance does not name this checkpoint",
             file=other,
-            expected=f"one of {', '.join(f'{r} {f}' for r, f in named) or 'none: there is no record'}",
+            expected=", ".join(f"{role} {found}" for role, found in named) or "a record",
             got=f"{seen.fingerprint} ({seen.label})",
         )
     return roles

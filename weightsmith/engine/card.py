@@ -28,9 +28,7 @@ def model_card(plan: Plan) -> str:
     if plan.provenance is not None:
         lines += ["## How it was made", "", *describe(plan.provenance), ""]
         lines += [
-            "The same record is in the metadata of every safetensors file here; "
-            "`weightsmith inspect` shows it.",
+            "The metadata of every file here has the same record: `weightsmith inspect` shows it.",
             "",
         ]
     return "\n".join(lines)
-

@@ -50,7 +50,7 @@ def execute(
     operator: Operator,
     addresses: Sequence[str],
     settings: Settings,
-    observer: Observer = Observer(),  # noqa: B008 - frozen
+    observer: Observer = Observer(),
     *,
     dry_run: bool = False,
 ) -> Outcome:

@@ -13,9 +13,7 @@ from weightsmith.operators.provenance import SIDECARS, lineage, stream_fingerpri
 
 
 @contextmanager
-def opened(
-    addresses: Sequence[str], notice: Callable[[str], None]
-) -> Iterator[tuple[Source, ...]]:
+def opened(addresses: Sequence[str], notice: Callable[[str], None]) -> Iterator[tuple[Source, ...]]:
     """Open all inputs, files first: a wrong path should not cost a wait for a stream."""
     sources: dict[int, Source] = {}
     try:

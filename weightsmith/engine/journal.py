@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 from weightsmith.errors import Mismatch
 
@@ -60,7 +61,7 @@ class Journal:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

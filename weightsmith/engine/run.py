@@ -1,8 +1,8 @@
 """Work through a plan: workers read, compute and write units, each in its own buffers.
 
 Whoever takes the next unit reads its part of the streams before letting the next worker take one,
-so streams are read in order; an ordered sink makes each worker wait for its turn to write, so at
-most one unit per worker is ever held back. Everything else happens in any order.
+so streams are read in order. For an ordered sink, finished units wait in a bounded buffer until
+those before them are written. Everything else happens in any order.
 """
 
 import threading
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from weightsmith.checkpoint.sink import Sink
+from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.units import Arena, WorkUnit, cut, nbytes
 from weightsmith.errors import WeightsmithError
@@ -49,15 +50,16 @@ class Run:
         self._plan = plan
         self._sink = sink
         self._tick = tick
-        self._workers = _thread_count(plan, sink, workers, memory)
-        self._memory = memory // self._workers
+        self._workers = _thread_count(plan, workers, memory)
+        # Each worker works in one set of buffers and may have one more result waiting.
+        self._memory = memory // (2 * self._workers)
         tensors = [tensor for tensor in plan.tensors if tensor.spec.name not in done]
         self._left = Counter({t.spec.name: sum(1 for _ in self._cut(t)) for t in tensors})
         self._overflows: Counter[str] = Counter()
         self._units = enumerate(unit for tensor in tensors for unit in self._cut(tensor))
         self._take = threading.Lock()
-        self._turn = threading.Condition()
-        self._written = 0
+        self._counts = threading.Lock()
+        self._outlet = Outlet(self._write, ordered=sink.ordered, limit=2 * self._workers)
         self._failure: BaseException | None = None
         self._stopped = False
 
@@ -96,22 +98,23 @@ class Run:
         arena = Arena()
         try:
             while (taken := self._take_unit(arena)) is not None:
-                number, unit, sequential = taken
+                number, unit, streamed = taken
+                inputs = self._read(unit, arena, streamed)
+                # Written from the same offset within a page as it lands on, the copy is fastest.
+                lead = self._sink.lead(unit.name, unit.out_start)
+                buffer = self._outlet.buffer(lead + unit.out_bytes)
+                out = buffer[lead : lead + unit.out_bytes]
+                overflows = _compute(function, unit, out, inputs)
                 if self._stopped:
                     return
-                inputs = self._read(unit, arena, sequential)
-                out = self._out(unit, arena)
-                overflows = _compute(function, unit, out, inputs)
-                self._write(number, unit, out)
-                self._count(unit, overflows)
+                self._outlet.put(Finished(number, unit, out, buffer, overflows))
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             self._stop(error)
 
     def _stop(self, failure: BaseException | None = None) -> None:
-        with self._turn:
-            self._stopped = True
-            self._failure = self._failure or failure
-            self._turn.notify_all()
+        self._failure = self._failure or failure
+        self._stopped = True
+        self._outlet.stop()
 
     def _take_unit(self, arena: Arena) -> tuple[int, WorkUnit, dict[int, memoryview]] | None:
         with self._take:
@@ -141,36 +144,16 @@ class Run:
         area = arena.area(index, size)
         return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
 
-    def _out(self, unit: WorkUnit, arena: Arena) -> memoryview:
-        # Written from the same offset within a page as it lands on, the copy runs at full speed.
-        lead = self._sink.lead(unit.name, self._out_start(unit))
-        return arena.area(-1, unit.out_bytes)[lead : lead + unit.out_bytes]
-
-    @staticmethod
-    def _out_start(unit: WorkUnit) -> int:
-        return nbytes(unit.tensor.spec.dtype, unit.start)
-
-    def _write(self, number: int, unit: WorkUnit, out: memoryview) -> None:
-        if not self._sink.ordered:
-            self._sink.write(unit.name, self._out_start(unit), out)
-            return
-        with self._turn:
-            self._turn.wait_for(lambda: self._stopped or self._written == number)
-            if self._stopped:
-                return
-        self._sink.write(unit.name, self._out_start(unit), out)
-        with self._turn:
-            self._written += 1
-            self._turn.notify_all()
-
-    def _count(self, unit: WorkUnit, overflows: int) -> None:
-        with self._turn:
-            self._left[unit.name] -= 1
-            if overflows:
-                self._overflows[unit.name] += overflows
-            if not self._left[unit.name] and not self._overflows[unit.name]:
-                self.finished.append(unit.name)
-            self._tick(unit.out_bytes)
+    def _write(self, done: Finished) -> None:
+        name = done.unit.name
+        self._sink.write(name, done.unit.out_start, done.data)
+        with self._counts:
+            self._left[name] -= 1
+            if done.overflows:
+                self._overflows[name] += done.overflows
+            if not self._left[name] and not self._overflows[name]:
+                self.finished.append(name)
+            self._tick(len(done.data))
 
     def _refuse_overflows(self) -> None:
         if not self._overflows:
@@ -186,18 +169,14 @@ class Run:
         )
 
 
-def _thread_count(plan: Plan, sink: Sink, workers: int, memory: int) -> int:
+def _thread_count(plan: Plan, workers: int, memory: int) -> int:
     if plan.operator.granularity is Granularity.TENSOR:
         largest = max(4 * tensor.spec.numel for tensor in plan.tensors)
         return max(1, min(workers, memory // max(1, _TENSOR_COPIES * largest)))
-    streaming = sink.ordered or any(source.sequential for source in plan.sources)
-    # One more than there are cores, so that a full or empty pipe does not leave a core idle.
     return workers
 
 
-def _compute(
-    function: Function, unit: WorkUnit, out: memoryview, inputs: list[memoryview]
-) -> int:
+def _compute(function: Function, unit: WorkUnit, out: memoryview, inputs: list[memoryview]) -> int:
     spec, slots = unit.tensor.spec, unit.segment.slots
     if unit.segment.parameters is not None:
         blocks = [
@@ -205,7 +184,9 @@ def _compute(
             for slot, data in zip(slots, inputs, strict=True)
         ]
         target = Block(spec.dtype, out, unit.shape)
-        result = function(Unit(spec.name, unit.start, target, tuple(blocks), unit.segment.parameters))
+        result = function(
+            Unit(spec.name, unit.start, target, tuple(blocks), unit.segment.parameters)
+        )
         return result or 0
     if slots[0].spec.dtype == spec.dtype:
         out[:] = inputs[0]

@@ -34,6 +34,11 @@ class WorkUnit:
         return self.tensor.spec.name
 
     @property
+    def out_start(self) -> int:
+        """Where the result begins, in bytes from the start of the tensor."""
+        return nbytes(self.tensor.spec.dtype, self.start)
+
+    @property
     def out_bytes(self) -> int:
         """Size of the result."""
         return nbytes(self.tensor.spec.dtype, self.stop - self.start)
@@ -74,17 +79,21 @@ def _step(tensor: TensorPlan, segment: Segment, granularity: Granularity, memory
     return max(1, fitting // row) * row
 
 
+def page_aligned(size: int) -> memoryview:
+    """Fresh memory with room for `size` bytes and two pages."""
+    return memoryview(mmap.mmap(-1, -(-size // PAGE) * PAGE + 2 * PAGE))
+
+
 class Arena:
-    """The reused, page-aligned buffers of one worker: fresh pages cost more than the arithmetic."""
+    """The reused input buffers of one worker: fresh pages cost more than the arithmetic."""
 
     def __init__(self) -> None:
         self._areas: dict[int, memoryview] = {}
 
     def area(self, index: int, size: int) -> memoryview:
         """Buffer number `index` with room for `size` bytes and two pages; its content is lost."""
-        wanted = size + 2 * PAGE
         area = self._areas.get(index)
-        if area is None or len(area) < wanted:
+        if area is None or len(area) < size + 2 * PAGE:
             self._areas.pop(index, None)
-            area = self._areas[index] = memoryview(mmap.mmap(-1, -(-wanted // PAGE) * PAGE))
+            area = self._areas[index] = page_aligned(size)
         return area

@@ -60,7 +60,11 @@ class Cat(Operator):
                 owner[spec.name] = view
                 plans.append(whole(request.output(spec), (Slot(index, spec),), None))
         request.selection.check([*owner, *skipped])
-        untouched = len(inputs) == 1 and not skipped and all(p.spec == p.segments[0].slots[0].spec for p in plans)
+        untouched = (
+            len(inputs) == 1
+            and not skipped
+            and all(p.spec == p.segments[0].slots[0].spec for p in plans)
+        )
         return Draft(tuple(plans), skipped, transparent=untouched)
 
     def function(self) -> Function:

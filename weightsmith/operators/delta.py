@@ -55,9 +55,7 @@ class DeltaMark:
 def refuse_delta(view: InputView, why: str) -> None:
     """Raise Mismatch if an input is a delta."""
     if DeltaMark.of(view.header.metadata):
-        raise Mismatch(
-            f"{view.role.upper()} is a delta, not a model", file=view.label, remedy=why
-        )
+        raise Mismatch(f"{view.role.upper()} is a delta, not a model", file=view.label, remedy=why)
 
 
 @register
@@ -65,9 +63,9 @@ def refuse_delta(view: InputView, why: str) -> None:
 class Delta(JoiningOperator):
     """Take the delta TUNED - BASE.
 
-    The result is float32 unless --dtype says otherwise: in bfloat16 most updates of a fine-tune are
-    lost. It records the fingerprint of BASE, so that graft can tell another base. With --lossless it
-    holds the changed bits instead, and graft onto the same base restores TUNED bit for bit.
+    The result is float32 unless --dtype says otherwise: in bfloat16 most updates of a fine-tune
+    are lost. It records the fingerprint of BASE, so that graft can tell another base. With
+    --lossless it holds the changed bits, and graft onto the same base restores TUNED exactly.
     """
 
     name: ClassVar[str] = "delta"
@@ -82,7 +80,9 @@ class Delta(JoiningOperator):
     """
 
     lossless: bool = option(
-        "--lossless", "store changed bits, so that graft onto BASE gives TUNED exactly", default=False
+        "--lossless",
+        "store changed bits, so that graft onto BASE gives TUNED exactly",
+        default=False,
     )
 
     def plan(self, inputs: Sequence[InputView], request: Request) -> Draft:
@@ -96,7 +96,9 @@ class Delta(JoiningOperator):
 
         def difference(match: Match) -> TensorPlan:
             if match.tail is not None:
-                raise UsageError("a delta has no rows beyond the common ones", tensor=match.spec.name)
+                raise UsageError(
+                    "a delta has no rows beyond the common ones", tensor=match.spec.name
+                )
             spec = _bits(match.spec) if self.lossless else request.output(match.spec, "F32")
             return match.plan(spec, match.slots, ())
 

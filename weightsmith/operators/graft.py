@@ -33,9 +33,9 @@ BASE, INSTRUCT, TUNED = range(3)
 class Graft(JoiningOperator):
     """Put what tuning taught BASE onto INSTRUCT: INSTRUCT + scale * (TUNED - BASE).
 
-    TUNED is a model or a delta. With a delta, BASE is only compared with the base that the delta was
-    taken from (a lossless delta needs its data too). The output has the names, sidecar files and
-    sharding of INSTRUCT; tensors come in the order of TUNED where that is a stream.
+    TUNED is a model or a delta. With a delta, BASE is only compared with the base that the delta
+    was taken from (a lossless delta needs its data too). The output has the names, sidecar files
+    and sharding of INSTRUCT; tensors come in the order of TUNED where that is a stream.
     """
 
     name: ClassVar[str] = "graft"
@@ -129,7 +129,13 @@ class Graft(JoiningOperator):
             if formula == "add":
                 instruct, delta = unit.inputs
                 return kernel.axpy(
-                    out.data, out.dtype, instruct.data, instruct.dtype, scale, delta.data, delta.dtype
+                    out.data,
+                    out.dtype,
+                    instruct.data,
+                    instruct.dtype,
+                    scale,
+                    delta.data,
+                    delta.dtype,
                 )
             base, instruct, tuned = unit.inputs
             if formula == "restore":
@@ -165,9 +171,7 @@ def _rounded(scale: Decimal) -> float:
         raise UsageError(f"--scale: {error}") from None
 
 
-def _check_base(
-    mark: DeltaMark, base: InputView, tuned: InputView, force: bool
-) -> tuple[str, ...]:
+def _check_base(mark: DeltaMark, base: InputView, tuned: InputView, force: bool) -> tuple[str, ...]:
     if not mark.base:
         return ("TUNED does not say which base it was taken from; BASE is taken on trust",)
     if mark.base == base.fingerprint or mark.base == base.identify(mark.base.partition(":")[0]):

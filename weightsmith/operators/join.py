@@ -220,7 +220,9 @@ def _check_missing(
         for name in names
         if name in request.selection and (views := _missing_in(name, inputs, participants))
     }
-    lost = [n for n, v in lacking.items() if not (policy.lm_head != "error" and _is_tied_head(n, v))]
+    lost = [
+        n for n, v in lacking.items() if not (policy.lm_head != "error" and _is_tied_head(n, v))
+    ]
     if not lost:
         return
     name, view = lost[0], lacking[lost[0]][0]
@@ -319,7 +321,7 @@ class _Joining:
                 f"cannot compute on {slots[0].spec.dtype}",
                 file=self.inputs[slots[0].source].label,
                 tensor=name,
-                remedy="--opaque copy keeps the primary input's tensor, --opaque drop leaves it out",
+                remedy="--opaque copy keeps the primary input's, --opaque drop leaves it out",
             )
         if self.policy.opaque == "copy":
             self._keep(name, f"{slots[0].spec.dtype} is not computed on")

@@ -32,7 +32,7 @@ class Block:
         from weightsmith.kernels import elementwise
 
         array = np.empty(self.shape, np.float32)
-        elementwise.cast(array.reshape(-1).view(np.uint8), "F32", self.data, self.dtype)
+        elementwise.cast(array.reshape(-1).view(np.uint8).data, "F32", self.data, self.dtype)
         return array
 
     def store(self, array: NDArray[np.float32]) -> int:
@@ -41,7 +41,7 @@ class Block:
 
         from weightsmith.kernels import elementwise
 
-        flat = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8)
+        flat = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8).data
         return elementwise.cast(self.data, self.dtype, flat, "F32")
 
 

@@ -1,0 +1,57 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two BLAS threads that spin on busy cores are a hundred times slower than one.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: help env demo test slow gpu lint format bench smoke clean
+
+help:            ## list the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+env: $(STAMP)    ## virtual environment with everything that tests and demo need
+
+$(STAMP): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/*.cpp kernels/*/*.cpp kernels/*/*.hpp)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,demo]'
+	touch $@
+
+demo: $(STAMP)   ## the main job on a real model, under 10 minutes
+	$(BIN)/python examples/demo/demo.py
+
+test: $(STAMP)   ## all tests but the slow ones, under 10 minutes on two cores
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu'
+
+slow: $(STAMP)   ## the slow tests
+	$(BIN)/python -m pytest -q -m 'slow and not gpu' || test $$? -eq 5
+
+gpu: $(STAMP)    ## tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu || test $$? -eq 5
+
+# mypy looks for weightsmith.kernels where the installed package has it, so it gets such a tree.
+lint: $(STAMP)   ## formatting, linters, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf build/typed && mkdir -p build/typed/weightsmith
+	ln -s $(CURDIR)/weightsmith/* build/typed/weightsmith/
+	ln -s $(CURDIR)/kernels build/typed/weightsmith/kernels
+	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p weightsmith
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## speed and memory, with the peers in the same run
+	$(BIN)/python tests/benchmarks/bench.py
+
+smoke: $(STAMP)  ## the built wheel without dev extras: help and one pipe
+	$(BIN)/python tests/smoke.py
+
+clean:           ## remove what can be made again
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
