@@ -7,7 +7,7 @@ single file's folder holds, or a stream's metadata points to, is limited to know
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightsmith.errors import InvalidFile
@@ -44,10 +44,12 @@ class Sidecars:
     Attributes:
         directory: where they are.
         names: which of its files belong to the checkpoint, sorted.
+        implied: whether nobody named the directory: it is where a single file happened to lie.
     """
 
     directory: Path
     names: tuple[str, ...]
+    implied: bool = False
 
     @classmethod
     def of_directory(cls, directory: Path) -> "Sidecars":
@@ -55,9 +57,10 @@ class Sidecars:
         return cls(directory, _files(directory, _belongs))
 
     @classmethod
-    def beside(cls, file: Path, *, allow_code: bool = False) -> "Sidecars | None":
+    def beside(cls, file: Path) -> "Sidecars | None":
         """Known names in the folder of a single weights file, if a config.json is among them."""
-        return cls.known(file.parent, allow_code=allow_code)
+        found = cls.known(file.parent, allow_code=False)
+        return replace(found, implied=True) if found else None
 
     @classmethod
     def known(cls, directory: Path, *, allow_code: bool) -> "Sidecars | None":

@@ -95,7 +95,8 @@ def _complete(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> Plan
     metadata = {k: v for k, v in plan.header.metadata.items() if k != CONFIG_PATCH}
     if plan.config_patch and not is_directory(settings.output):
         metadata[CONFIG_PATCH] = canonical(plan.config_patch)
-    if sidecars is not None and is_pipe(settings.output):
+    untouched_file = plan.draft.transparent and sidecars is not None and sidecars.implied
+    if sidecars is not None and is_pipe(settings.output) and not untouched_file:
         # Only for the next command of a pipe on this machine: paths are not for published files.
         metadata[SIDECARS] = str(sidecars.directory.resolve())
     header = Header(plan.header.tensors, metadata)

@@ -17,7 +17,7 @@ def decimal(text: str) -> Decimal:
         raise ValueError("not a number") from None
     if not number.is_finite():
         raise ValueError("not a finite number")
-    normal = number.normalize()
+    normal = number.normalize() or Decimal(0)  # there is one zero
     return normal.quantize(Decimal(1)) if normal == normal.to_integral_value() else normal
 
 
