@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import safetensors
 from hypothesis import given
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from support import decode, encode, random_tensors
 
-import numpy as np
 from weightsmith.header import Header, TensorSpec, header_length, parse_header, reference_order
 
 NUMPY = {

@@ -150,11 +150,11 @@ def test_a_full_disk_is_noticed_before_the_first_byte(
 def test_two_runs_on_one_target(here: Path) -> None:
     trio = make_trio(here / "models")
     os.mkfifo("fifo")
-    first = subprocess.Popen(
-        [BIN / "weightsmith", "graft", trio.base, trio.instruct, "fifo", "-o", "out"],
-        env=environment(),
-    )
-    with Path("fifo").open("wb") as pipe:
+    graft = [BIN / "weightsmith", "graft", trio.base, trio.instruct, "fifo", "-o", "out"]
+    with (
+        subprocess.Popen(graft, env=environment()) as first,
+        Path("fifo").open("wb") as pipe,
+    ):
         content = (trio.tuned / "model.safetensors").read_bytes()
         pipe.write(content[:3000])
         pipe.flush()
@@ -163,7 +163,8 @@ def test_two_runs_on_one_target(here: Path) -> None:
         done = weightsmith("cat", trio.base, "-o", "out", "--force")
         assert_fails(done, 1, "another run is writing this target")
         pipe.write(content[3000:])
-    assert first.wait(30) == 0
+        pipe.close()
+        assert first.wait(30) == 0
     assert names(here) == {"models", "fifo", "out"}
 
 
@@ -185,10 +186,10 @@ def command(large: Path, *more: str) -> list[str]:
 
 
 def kill_after(arguments: Sequence[str], seconds: float, number: signal.Signals) -> int:
-    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
-    time.sleep(seconds)
-    process.send_signal(number)
-    return process.wait(30)
+    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL) as process:
+        time.sleep(seconds)
+        process.send_signal(number)
+        return process.wait(30)
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -208,7 +209,7 @@ def test_killed_at_20_random_moments(large: Path, here: Path) -> None:
     for number in range(20):
         target = Path(f"out{number}")
         code = kill_after(
-            command(large, "-o", str(target)), moments.random() * duration, signal.SIGKILL
+            command(large, "-o", str(target)), moments.uniform(0.1, duration), signal.SIGKILL
         )
         killed += code == -signal.SIGKILL
         assert not target.exists() or content(target) == whole
@@ -223,10 +224,15 @@ def test_killed_at_20_random_moments(large: Path, here: Path) -> None:
 
 def interrupted(large: Path, target: str) -> None:
     """Leave an interrupted run of `target` behind, with some tensors done."""
-    seconds = 0.4
-    while kill_after(command(large, "-o", target), seconds, signal.SIGINT) == 0:
-        subprocess.run(["rm", "-r", target], check=True)
-        seconds /= 2
+    journal = Path(f".{target}.weightsmith/journal.jsonl")
+    with subprocess.Popen(
+        command(large, "-o", target), env=environment(), stderr=subprocess.DEVNULL
+    ) as process:
+        while not journal.exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
     assert not Path(target).exists()
 
 
@@ -260,7 +266,7 @@ def test_resume_refuses_another_plan(large: Path, here: Path, changed: str) -> N
         "sharding": ["--shard-size", "50MB"],
     }[changed]
     if changed == "input":
-        shard = sorted((inputs / "b").glob("*.safetensors"))[-1]
+        shard = max((inputs / "b").glob("*.safetensors"))
         data = bytearray(shard.read_bytes())
         data[-5000] ^= 1  # one bit, at a place that no sample reads
         shard.write_bytes(data)
@@ -299,20 +305,19 @@ def test_killed_between_two_renames(trio: Trio, here: Path) -> None:
 def test_input_that_changes_meanwhile(here: Path) -> None:
     trio = make_trio(here / "models")
     os.mkfifo("fifo")
-    run = subprocess.Popen(
-        [BIN / "weightsmith", "graft", trio.base, trio.instruct, "fifo", "-o", "out"],
-        env=environment(),
-        stderr=subprocess.PIPE,
-    )
+    graft = [BIN / "weightsmith", "graft", trio.base, trio.instruct, "fifo", "-o", "out"]
     stream = (trio.tuned / "model.safetensors").read_bytes()
-    with Path("fifo").open("wb") as pipe:
+    with (
+        subprocess.Popen(graft, env=environment(), stderr=subprocess.PIPE) as run,
+        Path("fifo").open("wb") as pipe,
+    ):
         pipe.write(stream[:3000])
         pipe.flush()
         while not Path(".out.weightsmith/tree").exists():
             time.sleep(0.02)
         os.utime(trio.base / "model.safetensors", (1, 1))
         pipe.write(stream[3000:])
-    assert run.wait(30) == 1
-    assert run.stderr is not None
-    assert b"the input changed while it was read" in run.stderr.read()
+        pipe.close()
+        assert run.wait(30) == 1
+        assert b"the input changed while it was read" in run.stderr.read()
     assert names(here) == {"models", "fifo"}

@@ -155,17 +155,18 @@ def test_a_short_redirected_file_fails_verify(trio: Trio, here: Path) -> None:
 def test_a_killed_first_stage_fails_the_last(here: Path) -> None:
     trio = make_trio(here / "models")
     os.mkfifo("fifo")
-    script = f"weightsmith graft {trio.base} {trio.instruct} fifo -o out"
-    last = subprocess.Popen(["bash", "-c", script], env=environment(), stderr=subprocess.PIPE)
-    first = subprocess.Popen(["bash", "-c", "exec cat > fifo"], stdin=subprocess.PIPE)
-    assert first.stdin is not None
-    first.stdin.write((trio.tuned / "model.safetensors").read_bytes()[:5000])
-    first.stdin.flush()
-    time.sleep(0.5)
-    first.send_signal(signal.SIGKILL)
-    assert last.wait(30) == 3
-    assert last.stderr is not None
-    assert b"truncated" in last.stderr.read()
+    graft = ["bash", "-c", f"weightsmith graft {trio.base} {trio.instruct} fifo -o out"]
+    cat = ["bash", "-c", "exec cat > fifo"]
+    with (
+        subprocess.Popen(graft, env=environment(), stderr=subprocess.PIPE) as last,
+        subprocess.Popen(cat, stdin=subprocess.PIPE) as first,
+    ):
+        first.stdin.write((trio.tuned / "model.safetensors").read_bytes()[:5000])
+        first.stdin.flush()
+        time.sleep(0.5)
+        first.send_signal(signal.SIGKILL)
+        assert last.wait(30) == 3
+        assert b"truncated" in last.stderr.read()
     assert {p.name for p in here.iterdir()} == {"models", "fifo"}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from support import environment, to_bf16
-
 from weightsmith.kernels.elementwise import reference
 
 native = pytest.importorskip("weightsmith.kernels._native")

@@ -39,9 +39,9 @@ def test_one_normal_form(text: str, normal: str) -> None:
     assert str(decimal(text)) == normal
 
 
-@pytest.mark.parametrize("text", ["", "x", "nan", "inf", "1/2", "0x1"])
+@pytest.mark.parametrize("text", ["", "x", "nan", "inf", "1/2", "0x1", "1e999", "1e-999"])
 def test_not_a_finite_number(text: str) -> None:
-    with pytest.raises(ValueError, match="number"):
+    with pytest.raises(ValueError, match=r"number|beyond"):
         decimal(text)
 
 

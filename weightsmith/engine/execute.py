@@ -175,8 +175,9 @@ def _finished_before(
     except WeightsmithError:
         sink.suspend()
         raise
-    if done is None:
+    if done is None or not sink.workspace.tree.exists():
         observer.notice("nothing to resume; starting anew")
+        return None
     return done
 
 

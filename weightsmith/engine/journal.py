@@ -68,7 +68,7 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._end.set()
         self._thread.join()
-        if kind is KeyboardInterrupt:
+        if kind in (None, KeyboardInterrupt):
             self.note()
 
     def _keep(self) -> None:

@@ -4,6 +4,8 @@ import struct
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
+_MAX_EXPONENT = 100
+
 
 def decimal(text: str) -> Decimal:
     """Read a finite decimal number, in one normal form (0.80 is 0.8).
@@ -18,7 +20,9 @@ def decimal(text: str) -> Decimal:
     if not number.is_finite():
         raise ValueError("not a finite number")
     normal = number.normalize() or Decimal(0)  # there is one zero
-    return normal.quantize(Decimal(1)) if normal == normal.to_integral_value() else normal
+    if abs(normal.adjusted()) > _MAX_EXPONENT:
+        raise ValueError("far beyond the range of float32")
+    return Decimal(format(normal, "f"))  # 100, not 1E+2
 
 
 def float32(number: Decimal) -> float:
