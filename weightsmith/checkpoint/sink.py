@@ -4,19 +4,15 @@ Files grow in a hidden working directory beside the target (`.NAME.weightsmith/`
 lock of the target. `publish` makes them durable and renames them into place.
 """
 
-import contextlib
-import errno
-import fcntl
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from weightsmith.checkpoint.layout import INDEX, Layout
-from weightsmith.errors import ClosedPipe, UsageError, WeightsmithError
-
-PAGE = 4096
+from weightsmith.checkpoint.shard import PAGE
+from weightsmith.checkpoint.workspace import Workspace, write_errors
+from weightsmith.errors import UsageError, WeightsmithError
 
 
 class Sink(Protocol):
@@ -46,19 +42,6 @@ class Sink(Protocol):
         """Give up: nothing is left under the target's name."""
 
 
-@contextlib.contextmanager
-def _write_errors(label: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise ClosedPipe("the reader of our output went away", file=label) from None
-    except OSError as error:
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        raise WeightsmithError(
-            f"cannot write: {error.strerror}", file=label, remedy=remedy
-        ) from None
-
-
 class StreamSink:
     """A stream: one header, then the tensors in order. A short one fails `verify`."""
 
@@ -85,7 +68,7 @@ class StreamSink:
         self._write_all(data)
 
     def _write_all(self, data: memoryview) -> None:
-        with _write_errors(self.label):
+        with write_errors(self.label):
             while data:
                 data = data[os.write(self._fd, data) :]
 
@@ -94,68 +77,6 @@ class StreamSink:
 
     def discard(self) -> None:
         """What is written is written; the reader sees a short stream."""
-
-
-class Workspace:
-    """The hidden directory beside a target in which its files grow; locked while we live.
-
-    Attributes:
-        tree: where the output's files are.
-        journal: the path of the journal of finished tensors.
-    """
-
-    def __init__(self, target: Path) -> None:
-        self.path = target.parent / f".{target.name}.weightsmith"
-        self.tree = self.path / "tree"
-        self.journal = self.path / "journal.jsonl"
-        self._old = self.path / "old"
-        with _write_errors(str(target)):
-            self._lock = self._acquire(target)
-            if self._old.exists() and not target.exists():
-                # A run was killed between its two renames; put back what it had moved away.
-                os.rename(self._old, target)
-
-    def _acquire(self, target: Path) -> int:
-        while True:
-            self.path.mkdir(exist_ok=True)
-            try:
-                lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # The run before us may have removed the directory between our two calls.
-                if self.path.exists() and os.path.samestat(os.fstat(lock), os.stat(self.path)):
-                    return lock
-            except BlockingIOError:
-                os.close(lock)
-                raise WeightsmithError(
-                    "another run is writing this target", file=target, remedy="wait for it to end"
-                ) from None
-            os.close(lock)
-
-    def replace_directory(self, target: Path) -> None:
-        """Give the tree the target's name; a directory that has it is moved away first."""
-        if target.exists():
-            os.rename(target, self._old)
-        os.rename(self.tree, target)
-
-    def clear(self) -> None:
-        """Drop what an earlier run left."""
-        shutil.rmtree(self.tree, ignore_errors=True)
-        self.journal.unlink(missing_ok=True)
-        self.tree.mkdir()
-
-    def remove(self) -> None:
-        """Remove the directory and give up the lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.release()
-
-    def release(self) -> None:
-        """Give up the lock and leave the files, if there are any, for --resume."""
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
-        os.close(self._lock)
 
 
 class FileSink:
@@ -223,7 +144,7 @@ class FileSink:
             self.workspace.clear()
             self._check_space(layout)
         self._index = layout.index
-        with _write_errors(self.label):
+        with write_errors(self.label):
             for name, header in layout.files:
                 fd = os.open(
                     self.workspace.tree / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
@@ -254,20 +175,20 @@ class FileSink:
         """See Sink."""
         fd, offset = self._place[tensor]
         offset += start
-        with _write_errors(self.label):
+        with write_errors(self.label):
             while data:
                 written = os.pwrite(fd, data, offset)
                 data, offset = data[written:], offset + written
 
     def sync(self) -> None:
         """Make what is written so far survive a crash of the machine."""
-        with _write_errors(self.label):
+        with write_errors(self.label):
             for fd in self._fds.values():
                 os.fdatasync(fd)
 
     def publish(self) -> None:
         """Add index, sidecars and card, fsync, rename, clean up."""
-        with _write_errors(self.label):
+        with write_errors(self.label):
             self.sync()
             self._close()
             tree = self.workspace.tree
