@@ -72,6 +72,8 @@ def test_version() -> None:
         (["cat", "BASE", "--exclude", "*"], 2, "no tensor is left"),
         (["cat", "BASE", "--shard-size", "1MB", "-o", "x.safetensors"], 2, "--shard-size needs"),
         (["cat", "BASE", "BASE"], 4, "tensor is in"),
+        (["graft", "BASE", "-"], 2, "standard input can be only one"),
+        (["delta", "BASE"], 2, "Missing argument"),
         (["cat", "nowhere"], 1, "No such file"),
         (["cat", "hf://owner/name"], 2, "not supported yet"),
         (["delta", "BASE", "TUNED", "--lossless", "--dtype", "bf16"], 2, "--dtype makes no sense"),

@@ -57,7 +57,7 @@ def test_three_stages_equal_three_files(trio: Trio, here: Path) -> None:
         f"weightsmith graft {trio.base} {trio.instruct} delta.safetensors --missing keep -o steps"
     )
     done = shell(
-        f"{cat} {trio.tuned} | weightsmith delta {trio.base} --missing drop "
+        f"{cat} {trio.tuned} | weightsmith delta {trio.base} - --missing drop "
         f"| weightsmith graft {trio.base} {trio.instruct} --missing keep -o piped"
     )
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from weightsmith.checkpoint.layout import INDEX, Layout
 from weightsmith.checkpoint.shard import PAGE
+from weightsmith.checkpoint.stream import widen_pipe
 from weightsmith.checkpoint.workspace import Workspace, write_errors
 from weightsmith.errors import UsageError, WeightsmithError
 
@@ -51,6 +52,7 @@ class StreamSink:
         self.label = label
         self._fd = fd
         self._offsets: dict[str, int] = {}
+        widen_pipe(fd)
 
     def open(self, layout: Layout) -> None:
         """Write the header: from here on the reader can plan."""

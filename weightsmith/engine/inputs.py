@@ -8,13 +8,18 @@ from weightsmith.checkpoint.fingerprint import fingerprint
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.source import Source, open_source
 from weightsmith.checkpoint.tokenizer import Tokenizer
+from weightsmith.errors import UsageError
 from weightsmith.operators.operator import Input, InputView
 from weightsmith.operators.provenance import SIDECARS, lineage, stream_fingerprint
+
+STDIN = ("-", "/dev/stdin", "/dev/fd/0")
 
 
 @contextmanager
 def opened(addresses: Sequence[str], notice: Callable[[str], None]) -> Iterator[tuple[Source, ...]]:
     """Open all inputs, files first: a wrong path should not cost a wait for a stream."""
+    if sum(address in STDIN for address in addresses) > 1:
+        raise UsageError("standard input can be only one of the inputs")
     sources: dict[int, Source] = {}
     try:
         for index in sorted(range(len(addresses)), key=lambda i: addresses[i] == "-"):

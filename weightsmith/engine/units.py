@@ -9,7 +9,7 @@ from weightsmith.dtypes import DTYPES
 from weightsmith.operators.operator import Granularity, Segment, TensorPlan
 
 # Blocks of this size stay in the second-level cache between read, arithmetic and write.
-BLOCK_ELEMENTS = 1 << 19
+BLOCK_ELEMENTS = 1 << 18
 _SMALLEST = 4096
 
 

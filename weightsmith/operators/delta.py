@@ -71,7 +71,7 @@ class Delta(JoiningOperator):
     name: ClassVar[str] = "delta"
     inputs: ClassVar[tuple[Input, ...]] = (
         Input("base", "the model before tuning"),
-        Input("tuned", "the model after tuning", stdin=True),
+        Input("tuned", "the model after tuning"),
     )
     primary: ClassVar[int] = 1
     examples: ClassVar[str] = """
