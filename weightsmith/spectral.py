@@ -3,13 +3,13 @@
 The eigenvectors of the Gram matrix of the smaller side are all that truncation needs: with V_k the
 dominant ones, the truncated matrix is `D V_k V_k^T` (or `V_k V_k^T D`), applied block by block.
 
-Float64 where it decides: the Gram matrix, its eigenvalues and eigenvectors, hence the effective rank
-and k. Float32 where it does not: the product of the matrix with the projector, whose rounding is far
-below one step of the weights it is added to.
+Float64 where it decides: the Gram matrix, its eigenvalues and eigenvectors, hence the effective
+rank and k. Float32 where it does not: the product of the matrix with the projector, whose rounding
+is far below one step of the weights it is added to.
 
-A Gram matrix squares the condition number: singular values below about 1e-8 of the largest drown in
-rounding. Where there are such, the well-determined part is projected out and the rest, which then is
-the largest of its own Gram matrix, is decomposed again.
+A Gram matrix squares the condition number: singular values below about 1e-8 of the largest drown
+in rounding. Where those could matter, the well-determined part is projected out and the rest, which
+then is the largest of its own Gram matrix, is decomposed again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 
 # Eigenvalues of a Gram matrix are good to about this share of the largest.
 _EPSILON = 2.0**-50
-# Singular values above this share of the largest are kept; those below are decomposed again, if their
-# uncertainty could change the effective rank by more than the tolerance, relatively.
+# Singular values above this share of the largest are kept; those below are decomposed again if
+# their uncertainty could change the effective rank by more than the tolerance, relatively.
 _RELIABLE = 1e-6
 _TOLERANCE = 1e-10
 _MAX_ROUNDS = 4
