@@ -3,9 +3,9 @@
 The eigenvectors of the Gram matrix of the smaller side are all that truncation needs: with V_k the
 dominant ones, the truncated matrix is `D V_k V_k^T` (or `V_k V_k^T D`), applied block by block.
 
-Float64 where it decides: the Gram matrix, its eigenvalues and eigenvectors, hence the effective
-rank and k. Float32 where it does not: the product of the matrix with the projector, whose rounding
-is far below one step of the weights it is added to.
+Everything after the difference is float64: the Gram matrix, its eigenvectors, hence the effective
+rank and k, and the product with the projector. (A float32 product is within a rounding of the
+weights almost everywhere, but not where W_B and the truncated delta nearly cancel.)
 
 A Gram matrix squares the condition number: singular values below about 1e-8 of the largest drown
 in rounding. Where those could matter, the well-determined part is projected out and the rest, which
@@ -27,7 +27,7 @@ _EPSILON = 2.0**-50
 _RELIABLE = 1e-6
 _TOLERANCE = 1e-10
 _MAX_ROUNDS = 4
-_BLOCK = 1 << 22  # elements of the larger side worked on at once
+_BLOCK = 1 << 21  # elements of the larger side worked on at once
 
 
 @dataclass(frozen=True)
@@ -79,52 +79,51 @@ def rank_for_energy(values: Tensor, share: float) -> int:
 def decompose(matrix: Tensor) -> Spectrum:
     """Spectrum of a float32 matrix [rows, columns]; see the module for how."""
     rows = matrix.shape[0] <= matrix.shape[1]
-    size = min(matrix.shape)
-    values = torch.zeros(size, dtype=torch.float64, device=matrix.device)
-    vectors = torch.zeros(size, size, dtype=torch.float64, device=matrix.device)
+    sigma, basis = _eigen(_gram(matrix, rows=rows))
+    if _certain(sigma, sigma.sum()):
+        return Spectrum(sigma, basis, rows)
+    values, vectors, size = sigma, basis, len(sigma)
     found = 0
     for _ in range(_MAX_ROUNDS):
-        known = vectors[:, :found] if found else None
-        squares, basis = _eigh(_gram(matrix, rows=rows, without=known))
-        # What was projected out comes back as zeros: the last columns.
-        fresh = size - found
-        squares, basis = squares[:fresh], basis[:, :fresh]
-        if known is not None:
-            basis = torch.linalg.qr(basis - known @ (known.T @ basis)).Q
-        sigma = squares.clamp_min(0).sqrt()
-        values[found:], vectors[:, found:] = sigma, basis
-        if found == size or _certain(sigma, values.sum()):
-            break
         found += int((sigma > _RELIABLE * sigma[0]).sum())
         if found == size:
+            break
+        # However rough their values, the other vectors span what is orthogonal to those found.
+        rest = vectors[:, found:]
+        sigma, basis = _eigen(_gram(matrix, rows=rows, onto=rest))
+        values[found:], vectors[:, found:] = sigma, rest @ basis
+        if _certain(sigma, values.sum()):
             break
     return Spectrum(values, vectors, rows)
 
 
 def _certain(sigma: Tensor, total: Tensor) -> bool:
     """Whether rounding in the Gram matrix of these values is too small to matter."""
+    if len(sigma) == 0 or sigma[0] == 0:
+        return True
     error = _EPSILON * sigma[0] ** 2
     uncertainty = torch.minimum(error / (2 * sigma), error.sqrt()).nan_to_num().sum()
     return bool(uncertainty * log(len(sigma) + 1) <= _TOLERANCE * total)
 
 
-def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, largest first, and eigenvectors; the memory of `gram` is used for them."""
-    values = torch.empty(len(gram), dtype=gram.dtype, device=gram.device)
-    torch.linalg.eigh(gram, out=(values, gram))
-    return values.flip(0), gram.flip(1)
+def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values, largest first, and vectors from the upper triangle of a Gram matrix.
+
+    The memory of `gram` is used for the vectors: LAPACK's workspace is twice its size already.
+    """
+    squares = torch.empty(len(gram), dtype=gram.dtype, device=gram.device)
+    torch.linalg.eigh(gram, UPLO="U", out=(squares, gram))
+    return squares.flip(0).clamp_min(0).sqrt(), gram.flip(1)
 
 
-def _gram(matrix: Tensor, *, rows: bool, without: Tensor | None = None) -> Tensor:
-    """Float64 Gram matrix of the smaller side, after removing known directions from it."""
-    size = min(matrix.shape)
+def _gram(matrix: Tensor, *, rows: bool, onto: Tensor | None = None) -> Tensor:
+    """Upper triangle of the float64 Gram matrix of the smaller side, or of its projection."""
+    size = min(matrix.shape) if onto is None else onto.shape[1]
     gram = torch.zeros(size, size, dtype=torch.float64, device=matrix.device)
     for block in _blocks(matrix, rows=rows):
         wide = (block if rows else block.T).double()
-        if without is not None:
-            wide -= without @ (without.T @ wide)
-        _add_outer(gram, wide)
-    return gram.triu_().add_(gram.triu(1).T)
+        _add_outer(gram, wide if onto is None else onto.T @ wide)
+    return gram
 
 
 def _add_outer(gram: Tensor, wide: Tensor) -> None:
@@ -157,13 +156,11 @@ def damp_tail_(matrix: Tensor, spectrum: Spectrum, k: int, gamma: float) -> None
     """
     size = len(spectrum.values)
     few = k <= size - k
-    basis = (spectrum.vectors[:, :k] if few else spectrum.vectors[:, k:]).float()
+    basis = spectrum.vectors[:, :k] if few else spectrum.vectors[:, k:]
     if basis.shape[1] == 0 and not few:
         return
     for block in _blocks(matrix, rows=spectrum.rows):
-        wide = block if spectrum.rows else block.T
+        wide = (block if spectrum.rows else block.T).double()
         part = basis @ (basis.T @ wide)
-        if few:
-            wide.mul_(gamma).add_(part, alpha=1 - gamma)
-        else:
-            wide.sub_(part, alpha=1 - gamma)
+        damped = gamma * wide + (1 - gamma) * part if few else wide - (1 - gamma) * part
+        block.copy_(damped if spectrum.rows else damped.T)

@@ -49,7 +49,7 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
             for item in fields(operator)
             if OPTION in item.metadata
         ),
-        *run_parameters(),
+        *run_parameters(operator.uses),
     ]
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -110,6 +110,17 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         "sampled",
     ),
+    "device": (
+        Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.")],
+        "cpu",
+    ),
+    "cache": (
+        Annotated[
+            str | None,
+            typer.Option("--cache", metavar="DIR", help="Keep decompositions for a later run."),
+        ],
+        None,
+    ),
     "sidecars": (
         Annotated[
             str | None,
@@ -149,11 +160,16 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def run_parameters() -> list[Parameter]:
+# Only for operators that say that they listen to them.
+_SPECIAL = {"device", "cache"}
+
+
+def run_parameters(uses: frozenset[str]) -> list[Parameter]:
     """The shared options as parameters of a command's signature."""
     return [
         Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         for name, (annotation, default) in _RUN_OPTIONS.items()
+        if name not in _SPECIAL - uses
     ]
 
 
@@ -177,5 +193,7 @@ def settings_from(given: dict[str, Any]) -> Settings:
         force=given["force"],
         full_digest=given["digest"] == "full",
         sidecars=given["sidecars"],
+        device=given.get("device", "cpu"),
+        cache=given.get("cache"),
         allow_code=given["allow_code"],
     )

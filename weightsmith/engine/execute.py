@@ -10,6 +10,7 @@ from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.sink import FileSink, Sink
 from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
+from weightsmith.engine.cache import Cache
 from weightsmith.engine.card import README, model_card
 from weightsmith.engine.inputs import find_sidecars, opened, view
 from weightsmith.engine.outcome import Outcome
@@ -191,6 +192,8 @@ def _run(
         workers=settings.workers,
         memory=settings.memory,
         done=done,
+        device=settings.device,
+        cache=Cache(Path(settings.cache)) if settings.cache else None,
         tick=observer.tick,
     )
 

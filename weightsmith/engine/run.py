@@ -8,8 +8,10 @@ those before them are written. Everything else happens in any order.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from weightsmith.checkpoint.sink import Sink
+from weightsmith.engine.cache import Cache
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.units import Arena, WorkUnit, cut, nbytes
@@ -30,6 +32,8 @@ class Run:
         workers: number of threads.
         memory: bound on all buffers together, in bytes.
         done: names of tensors that an earlier run has written.
+        device: where operators on whole tensors compute.
+        cache: for what they want to keep.
         tick: called with the bytes of each unit written.
 
     Attributes:
@@ -44,12 +48,16 @@ class Run:
         workers: int,
         memory: int,
         done: frozenset[str] = frozenset(),
+        device: str = "cpu",
+        cache: Cache | None = None,
         tick: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.finished: list[str] = []
         self._plan = plan
         self._sink = sink
         self._tick = tick
+        self._device = device
+        self._cache = cache
         self._workers = _thread_count(plan, workers, memory)
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
@@ -104,7 +112,7 @@ class Run:
                 lead = self._sink.lead(unit.name, unit.out_start)
                 buffer = self._outlet.buffer(lead + unit.out_bytes)
                 out = buffer[lead : lead + unit.out_bytes]
-                overflows = _compute(function, unit, out, inputs)
+                overflows = self._compute(function, unit, out, inputs)
                 if self._stopped:
                     return
                 self._outlet.put(Finished(number, unit, out, buffer, overflows))
@@ -144,6 +152,23 @@ class Run:
         area = arena.area(index, size)
         return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
 
+    def _compute(
+        self, function: Function, unit: WorkUnit, out: memoryview, inputs: list[memoryview]
+    ) -> int:
+        spec, slots = unit.tensor.spec, unit.segment.slots
+        if unit.segment.parameters is None:
+            return _copy(out, spec.dtype, inputs[0], slots[0].spec.dtype)
+        blocks = tuple(
+            Block(slot.spec.dtype, data, unit.shape)
+            for slot, data in zip(slots, inputs, strict=True)
+        )
+        target = Block(spec.dtype, out, unit.shape)
+        given = Unit(spec.name, unit.start, target, blocks, unit.segment.parameters, self._device)
+        if self._cache is not None:
+            cache = self._cache
+            given = replace(given, remember=lambda kind, make: cache.remember(kind, blocks, make))
+        return function(given) or 0
+
     def _write(self, done: Finished) -> None:
         name = done.unit.name
         self._sink.write(name, done.unit.out_start, done.data)
@@ -176,21 +201,10 @@ def _thread_count(plan: Plan, workers: int, memory: int) -> int:
     return workers
 
 
-def _compute(function: Function, unit: WorkUnit, out: memoryview, inputs: list[memoryview]) -> int:
-    spec, slots = unit.tensor.spec, unit.segment.slots
-    if unit.segment.parameters is not None:
-        blocks = [
-            Block(slot.spec.dtype, data, unit.shape)
-            for slot, data in zip(slots, inputs, strict=True)
-        ]
-        target = Block(spec.dtype, out, unit.shape)
-        result = function(
-            Unit(spec.name, unit.start, target, tuple(blocks), unit.segment.parameters)
-        )
-        return result or 0
-    if slots[0].spec.dtype == spec.dtype:
-        out[:] = inputs[0]
+def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:
+    if dtype == data_dtype:
+        out[:] = data
         return 0
     from weightsmith.kernels import elementwise  # a plain copy needs no arithmetic
 
-    return elementwise.cast(out, spec.dtype, inputs[0], slots[0].spec.dtype)
+    return elementwise.cast(out, dtype, data, data_dtype)

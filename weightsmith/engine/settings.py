@@ -25,6 +25,8 @@ class Settings:
         force: replace an existing target, ignore a fingerprint that does not match.
         full_digest: fingerprints over all bytes instead of samples.
         sidecars: a directory, "none", or None for the primary input's own.
+        device: where operators on whole tensors compute, as torch names it.
+        cache: directory for decompositions that a later run can use again.
         allow_code: whether *.py may be copied from where only known names are trusted.
     """
 
@@ -38,6 +40,8 @@ class Settings:
     force: bool = False
     full_digest: bool = False
     sidecars: str | None = None
+    device: str = "cpu"
+    cache: str | None = None
     allow_code: bool = False
 
     @property

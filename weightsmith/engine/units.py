@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 from weightsmith.checkpoint.shard import PAGE
 from weightsmith.dtypes import DTYPES
@@ -59,8 +60,8 @@ def cut(tensor: TensorPlan, granularity: Granularity, memory: int) -> Iterator[W
 
 
 def _shape(whole: tuple[int, ...], granularity: Granularity, elements: int) -> tuple[int, ...]:
-    if granularity is Granularity.TENSOR:
-        return whole
+    if granularity is Granularity.TENSOR and whole:
+        return (elements // max(1, prod(whole[1:])), *whole[1:])  # perhaps not all of the rows
     if granularity is Granularity.ELEMENT or not whole:
         return (elements,)
     return (elements // whole[-1], whole[-1])

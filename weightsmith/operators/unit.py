@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
+
+    Arrays = Mapping[str, torch.Tensor]
+    Remember = Callable[[str, Callable[[], Arrays]], Arrays]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class Block:
         return elementwise.cast(self.data, self.dtype, flat, "F32")
 
 
+def _compute_anew(_: str, compute: Callable[[], Arrays]) -> Arrays:
+    return compute()
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One work unit: read, changed and written at once.
@@ -55,6 +64,9 @@ class Unit:
         out: where the result goes.
         inputs: the same run of elements of each input, in the order of the segment's slots.
         parameters: what `plan` left for this tensor.
+        device: where arithmetic on whole tensors may run, as torch names it.
+        remember: `remember(kind, compute)` gives what `compute` returns for these inputs, from the
+            cache on disk if there is one.
     """
 
     name: str
@@ -62,3 +74,5 @@ class Unit:
     out: Block
     inputs: tuple[Block, ...]
     parameters: Any
+    device: str = "cpu"
+    remember: Remember = _compute_anew
