@@ -4,8 +4,8 @@ The eigenvectors of the Gram matrix of the smaller side are all that truncation 
 dominant ones, the truncated matrix is `D V_k V_k^T` (or `V_k V_k^T D`), applied block by block.
 
 Everything after the difference is float64: the Gram matrix, its eigenvectors, hence the effective
-rank and k, and the product with the projector. (A float32 product is within a rounding of the
-weights almost everywhere, but not where W_B and the truncated delta nearly cancel.)
+rank and k, the product with the projector, and the sum with the base. (Float32 would do almost
+everywhere, but not where base and truncated delta nearly cancel.)
 
 A Gram matrix squares the condition number: singular values below about 1e-8 of the largest drown
 in rounding. Where those could matter, the well-determined part is projected out and the rest, which
@@ -15,6 +15,7 @@ then is the largest of its own Gram matrix, is decomposed again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from math import ceil, exp, log
 
 import torch
@@ -142,25 +143,29 @@ def _blocks(matrix: Tensor, *, rows: bool) -> list[Tensor]:
     return list(matrix.split(step, dim=1 if rows else 0))
 
 
-def damp_tail_(matrix: Tensor, spectrum: Spectrum, k: int, gamma: float) -> None:
-    """Multiply all singular values after the first k by gamma, in place.
+def damp_tail_(
+    matrix: Tensor, spectrum: Spectrum, k: int, gamma: float, base: Tensor | None = None
+) -> None:
+    """Multiply all singular values after the first k by gamma, in place; then add the base.
 
     That is `gamma D + (1 - gamma) P D` with the projector P on the first k directions, or
-    `D - (1 - gamma) Q D` with its complement Q, whichever has fewer directions.
+    `D - (1 - gamma) Q D` with its complement Q, whichever has fewer directions; in float64,
+    rounded to float32 once.
 
     Args:
         matrix: float32 [rows, columns], changed.
         spectrum: of the same matrix.
         k: how many directions are kept.
         gamma: factor on the others.
+        base: [rows, columns] of any float dtype.
     """
     size = len(spectrum.values)
     few = k <= size - k
     basis = spectrum.vectors[:, :k] if few else spectrum.vectors[:, k:]
-    if basis.shape[1] == 0 and not few:
-        return
-    for block in _blocks(matrix, rows=spectrum.rows):
+    bases = [None] if base is None else _blocks(base, rows=spectrum.rows)
+    for block, added in zip(_blocks(matrix, rows=spectrum.rows), cycle(bases)):
         wide = (block if spectrum.rows else block.T).double()
         part = basis @ (basis.T @ wide)
         damped = gamma * wide + (1 - gamma) * part if few else wide - (1 - gamma) * part
-        block.copy_(damped if spectrum.rows else damped.T)
+        result = damped if spectrum.rows else damped.T
+        block.copy_(result if added is None else result + added)

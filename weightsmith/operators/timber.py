@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from weightsmith.dtypes import DTYPES
 from weightsmith.errors import UsageError, WeightsmithError
 from weightsmith.families import VOCABULARY, matches
 from weightsmith.operators.delta import refuse_delta
@@ -27,6 +28,8 @@ from weightsmith.selection import Values
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from weightsmith.operators.unit import Block
 
 BASE, INSTRUCT = range(2)
 # The kind of cached results; to be changed with the method that computes them.
@@ -161,12 +164,22 @@ class Timber(JoiningOperator):
                 )
             matrix = delta.reshape(len(delta), -1).to(unit.device)
             spectrum = _spectrum(unit, matrix)
-            damp_tail_(matrix, spectrum, _directions(spectrum.values, k, energy), gamma)
+            kept = _directions(spectrum.values, k, energy)
+            damp_tail_(matrix, spectrum, kept, gamma, _tensor(base, matrix))
             delta.copy_(matrix.reshape(delta.shape))
-            out = unit.out
-            return elementwise.axpy(out.data, out.dtype, base.data, base.dtype, 1.0, raw, "F32")
+            return elementwise.cast(unit.out.data, unit.out.dtype, raw, "F32")
 
         return refine
+
+
+def _tensor(block: Block, like: Tensor) -> Tensor:
+    """The elements of a block in its own dtype, with the shape and device of another tensor."""
+    import torch
+
+    dtype = getattr(torch, DTYPES[block.dtype].torch_name)
+    # A copy, because the bytes of a file need not be aligned.
+    copied = torch.frombuffer(bytearray(block.data), dtype=dtype)
+    return copied.reshape(like.shape).to(like.device)
 
 
 def _spectrum(unit: Any, matrix: Tensor) -> Any:
