@@ -28,7 +28,7 @@ _EPSILON = 2.0**-50
 _RELIABLE = 1e-6
 _TOLERANCE = 1e-10
 _MAX_ROUNDS = 4
-_BLOCK = 1 << 21  # elements of the larger side worked on at once
+_BLOCK = 1 << 19  # elements of the larger side worked on at once
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,12 @@ def _certain(sigma: Tensor, total: Tensor) -> bool:
 def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Singular values, largest first, and vectors from the upper triangle of a Gram matrix.
 
-    The memory of `gram` is used for the vectors: LAPACK's workspace is twice its size already.
+    LAPACK's workspace is twice the size of the matrix already, so the vectors take the memory of
+    `gram`: transposed, for LAPACK counts by columns and torch would otherwise copy twice.
     """
     squares = torch.empty(len(gram), dtype=gram.dtype, device=gram.device)
-    torch.linalg.eigh(gram, UPLO="U", out=(squares, gram))
-    return squares.flip(0).clamp_min(0).sqrt(), gram.flip(1)
+    torch.linalg.eigh(gram.T, UPLO="L", out=(squares, gram.T))
+    return squares.flip(0).clamp_min(0).sqrt(), gram.T.flip(1)
 
 
 def _gram(matrix: Tensor, *, rows: bool, onto: Tensor | None = None) -> Tensor:

@@ -1,0 +1,67 @@
+"""Peak anonymous memory stays within its bound, whatever the size of checkpoint and tensor."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import BIN, environment, to_bf16
+
+from weightsmith.header import Header, TensorSpec
+
+MB = 1 << 20
+
+
+def peak_anonymous(*arguments: object) -> int:
+    """Bytes of RssAnon, sampled every 5 ms; the command must succeed."""
+    peak = 0
+    command = [str(BIN / "weightsmith"), *map(str, arguments)]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+            except OSError:
+                break
+            if found := re.search(r"RssAnon:\s+(\d+) kB", status):
+                peak = max(peak, int(found[1]) * 1024)
+            time.sleep(0.005)
+        assert process.wait() == 0, process.stderr.read()
+    return peak
+
+
+def write_noise(path: Path, shapes: dict[str, tuple[int, ...]], seed: int) -> None:
+    """A bfloat16 file, written a megabyte at a time."""
+    specs = tuple(TensorSpec(name, "BF16", shape) for name, shape in shapes.items())
+    header = Header(specs, {"format": "pt"})
+    rng = np.random.default_rng(seed)
+    with path.open("wb") as file:
+        file.write(header.encode())
+        for start in range(0, header.nbytes // 2, MB):
+            size = min(MB, header.nbytes // 2 - start)
+            file.write(to_bf16(0.02 * rng.standard_normal(size, np.float32)).tobytes())
+
+
+@pytest.mark.slow
+def test_graft_holds_no_tensor(here: Path) -> None:
+    """A tensor of 400 MB, and one three times as large, pass through the same few megabytes."""
+    peaks = []
+    for rows in (100_000, 300_000):
+        for seed, role in enumerate(("base", "tuned", "instruct")):
+            write_noise(Path(f"{role}.safetensors"), {"embedding": (rows, 2000)}, seed)
+        models = [f"{role}.safetensors" for role in ("base", "instruct", "tuned")]
+        peaks.append(peak_anonymous("graft", *models, "-o", "out.safetensors", "--force"))
+    assert peaks[0] < 100 * MB
+    assert abs(peaks[1] - peaks[0]) < 0.1 * peaks[0]
+
+
+@pytest.mark.slow
+def test_timber_holds_ten_matrices(here: Path) -> None:
+    """At most ten times the largest matrix in float32, and 250 MB for the imports."""
+    side, number = 2000, 10
+    shapes = {f"layers.{i}.weight": (side, side) for i in range(number)}
+    for seed, role in enumerate(("base", "instruct")):
+        write_noise(Path(f"{role}.safetensors"), shapes, seed)
+    models = ("base.safetensors", "instruct.safetensors")
+    assert peak_anonymous("timber", *models, "-o", "out.safetensors") < 40 * side**2 + 250 * MB
