@@ -72,12 +72,12 @@ NB_MODULE(_native, m) {
         ew::exclusive_or(out.data(), a.data(), b.data(), out.size());
     });
     m.def("count_nonfinite", [](Bytes a, S dtype) {
-        const ew::Input input{a.data(), ew::parse_dtype(dtype)};
-        const std::size_t n = a.size() / ew::width(input.dtype);
-        if (a.size() != n * ew::width(input.dtype))
+        const ew::Specials specials = ew::parse_specials(dtype);
+        const std::size_t n = a.size() / specials.width;
+        if (a.size() != n * specials.width)
             throw std::invalid_argument("buffer does not end on an element");
         nb::gil_scoped_release release;
-        const ew::Nonfinite found = ew::count_nonfinite(input, n);
+        const ew::Nonfinite found = ew::count_nonfinite(a.data(), n, specials);
         return std::pair(found.nan, found.infinite);
     });
     m.def("isas", &ew::isas);

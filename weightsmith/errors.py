@@ -51,8 +51,9 @@ class WeightsmithError(Exception):
             message += f"; expected {expected}"
         if got is not None:
             message += f"{',' if expected is not None else ';'} got {got}"
+        message = printable(message, limit=2000)
         if remedy is not None:
-            message += f"\n  {remedy}"
+            message += f"\n  {printable(remedy)}"
         super().__init__(message)
 
 
@@ -60,6 +61,10 @@ class UsageError(WeightsmithError):
     """The command line asks for something that makes no sense."""
 
     exit_code = ExitCode.USAGE
+
+
+class NoInput(UsageError):
+    """Standard input was to be read, and there is nothing on it."""
 
 
 class InvalidFile(WeightsmithError):

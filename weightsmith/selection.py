@@ -5,7 +5,7 @@ A pattern that matches nothing is an error everywhere: a typing mistake must not
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Generic, TypeVar
@@ -127,8 +127,8 @@ class Values(Generic[T]):
             result[name] = matches[-1]
         return result
 
-    def record(self) -> str | Mapping[str, str]:
-        """For provenance: the value alone, or every rule."""
+    def record(self) -> str | list[list[str]]:
+        """For provenance: the value alone, or every rule in its order."""
         if len(self.rules) == 1 and self.rules[0][0] == "*":
             return str(self.rules[0][1])
-        return {pattern: str(value) for pattern, value in self.rules}
+        return [[pattern, str(value)] for pattern, value in self.rules]

@@ -199,17 +199,18 @@ WS_INLINE std::size_t dispatch(Formula formula, Output out, std::size_t n, const
     return 0;
 }
 
-template <typename Dtype>
-WS_INLINE Nonfinite count_in(const unsigned char* data, std::size_t n) {
+template <typename Stored>
+WS_INLINE Nonfinite count_in(const unsigned char* data, std::size_t n, Specials specials) {
+    constexpr Stored unsigned_part = Stored(~Stored(0)) >> 1;
+    const Stored last_number = Stored(specials.last_number), infinity = Stored(specials.infinity);
     Nonfinite total{0, 0};
     for (std::size_t first = 0; first < n; first += chunk) {
         const std::size_t last = n - first < chunk ? n : first + chunk;
         std::uint32_t nan = 0, infinite = 0;
         for (std::size_t i = first; i < last; ++i) {
-            const float value = Dtype::widen(load<typename Dtype::Stored>(data, i));
-            const std::uint32_t magnitude = bits_of(value) & 0x7fffffff;
-            nan += magnitude > 0x7f800000;
-            infinite += magnitude == 0x7f800000;
+            const Stored magnitude = load<Stored>(data, i) & unsigned_part;
+            nan += magnitude > last_number;
+            infinite += magnitude == infinity;
         }
         total.nan += nan;
         total.infinite += infinite;
@@ -217,19 +218,19 @@ WS_INLINE Nonfinite count_in(const unsigned char* data, std::size_t n) {
     return total;
 }
 
-WS_INLINE Nonfinite count_all(Input input, std::size_t n) {
-    switch (input.dtype) {
-        case DType::bf16: return count_in<Bf16>(input.data, n);
-        case DType::f16: return count_in<F16>(input.data, n);
-        case DType::f32: return count_in<F32>(input.data, n);
+WS_INLINE Nonfinite count_all(const unsigned char* data, std::size_t n, Specials specials) {
+    switch (specials.width) {
+        case 1: return count_in<std::uint8_t>(data, n, specials);
+        case 2: return count_in<std::uint16_t>(data, n, specials);
+        case 4: return count_in<std::uint32_t>(data, n, specials);
+        default: return count_in<std::uint64_t>(data, n, specials);
     }
-    return {0, 0};
 }
 
 struct Isa {
     const char* name;
     std::size_t (*compute)(Formula, Output, std::size_t, const Input*, const float*);
-    Nonfinite (*count)(Input, std::size_t);
+    Nonfinite (*count)(const unsigned char*, std::size_t, Specials);
 };
 
 #define WS_TARGET(suffix, attribute)                                                              \
@@ -237,7 +238,10 @@ struct Isa {
                                            const Input* inputs, const float* coefficients) {      \
         return dispatch(formula, out, n, inputs, coefficients);                                   \
     }                                                                                             \
-    attribute Nonfinite count_##suffix(Input input, std::size_t n) { return count_all(input, n); }
+    attribute Nonfinite count_##suffix(const unsigned char* data, std::size_t n,                  \
+                                       Specials specials) {                                       \
+        return count_all(data, n, specials);                                                      \
+    }
 
 WS_TARGET(baseline, )
 #if defined(__x86_64__)
@@ -282,7 +286,19 @@ void exclusive_or(unsigned char* out, const unsigned char* a, const unsigned cha
     for (std::size_t i = 0; i < nbytes; ++i) out[i] = a[i] ^ b[i];
 }
 
-Nonfinite count_nonfinite(Input input, std::size_t n) { return current().count(input, n); }
+Specials parse_specials(const std::string& name) {
+    if (name == "BF16") return {2, 0x7f80, 0x7f80};
+    if (name == "F16") return {2, 0x7c00, 0x7c00};
+    if (name == "F32") return {4, 0x7f800000, 0x7f800000};
+    if (name == "F64") return {8, 0x7ff0000000000000, 0x7ff0000000000000};
+    if (name == "F8_E5M2") return {1, 0x7c, 0x7c};
+    if (name == "F8_E4M3") return {1, 0x7e, 0xff};
+    throw std::invalid_argument("no NaN or infinity known of dtype " + name);
+}
+
+Nonfinite count_nonfinite(const unsigned char* data, std::size_t n, Specials specials) {
+    return current().count(data, n, specials);
+}
 
 std::vector<std::string> isas() {
     std::vector<std::string> names;

@@ -37,7 +37,15 @@ struct Nonfinite {
     std::size_t nan;
     std::size_t infinite;
 };
-Nonfinite count_nonfinite(Input input, std::size_t n);
+// A dtype's patterns without the sign: NaN lies above `last_number`, and `infinity` is infinite
+// (out of reach where the dtype has none).
+struct Specials {
+    std::size_t width;
+    std::uint64_t last_number, infinity;
+};
+// Counting takes F64 and the OCP 8-bit floats besides the dtypes of arithmetic.
+Specials parse_specials(const std::string& name);
+Nonfinite count_nonfinite(const unsigned char* data, std::size_t n, Specials specials);
 
 // Names of the instruction sets that this CPU can run, best last; the best is used.
 std::vector<std::string> isas();

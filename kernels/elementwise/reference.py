@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
 _BLOCK = 1 << 16  # elements at a time: temporary arrays stay small and in the cache
+# Width in bytes; without the sign, NaN lies above the second and the third is infinite.
+_SPECIALS = {
+    "BF16": (2, 0x7F80, 0x7F80),
+    "F16": (2, 0x7C00, 0x7C00),
+    "F32": (4, 0x7F80_0000, 0x7F80_0000),
+    "F64": (8, 0x7FF0_0000_0000_0000, 0x7FF0_0000_0000_0000),
+    "F8_E5M2": (1, 0x7C, 0x7C),
+    "F8_E4M3": (1, 0x7E, 0xFF),  # no infinity: 0xFF is out of reach
+}
 
 
 def _widths(*dtypes: str) -> list[int]:
@@ -129,8 +138,16 @@ def xor(out: Any, a: Any, b: Any) -> None:
 
 def count_nonfinite(a: Any, dtype: str) -> tuple[int, int]:
     """How many elements are (NaN, infinite)."""
-    (width,) = _widths(dtype)
-    if len(memoryview(a).cast("B")) % width:
+    if dtype not in _SPECIALS:
+        raise ValueError(f"no NaN or infinity known of dtype {dtype}")
+    width, last_number, infinity = _SPECIALS[dtype]
+    data = memoryview(a).cast("B")
+    if len(data) % width:
         raise ValueError("buffer does not end on an element")
-    values = _widen(a, dtype)
-    return int(np.count_nonzero(np.isnan(values))), int(np.count_nonzero(np.isinf(values)))
+    nan = infinite = 0
+    for first in range(0, len(data), _BLOCK * width):
+        bits = np.frombuffer(data[first : first + _BLOCK * width], f"u{width}")
+        magnitude = bits & bits.dtype.type(2 ** (8 * width - 1) - 1)
+        nan += int(np.count_nonzero(magnitude > last_number))
+        infinite += int(np.count_nonzero(magnitude == infinity))
+    return nan, infinite

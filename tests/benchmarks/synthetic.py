@@ -1,7 +1,8 @@
 """Write synthetic checkpoints in Llama's layout, of any depth, in shards of at most 1 GB.
 
 The weights are bfloat16 noise of a realistic size. A second seed adds a small change to the same
-noise, as a fine-tune would.
+noise, as a fine-tune would. Every piece of a checkpoint starts elsewhere in that noise, so that a
+misplaced piece shows.
 """
 
 import json
@@ -17,6 +18,7 @@ from weightsmith.header import Header, TensorSpec
 
 HIDDEN, MLP, KEY_VALUE, VOCABULARY = 2048, 8192, 512, 128256
 BLOCK = 1 << 22
+STRIDE = 2 * 99991  # bytes between the starts of two pieces that follow each other
 
 
 def specs(layers: int) -> Iterator[TensorSpec]:
@@ -48,12 +50,16 @@ def write(directory: Path, layers: int, seed: int, shard_size: int = 10**9) -> N
     own = np.random.default_rng(seed).standard_normal(BLOCK, np.float32) * np.float32(0.001)
     block = np.empty(BLOCK * 2, np.uint8)
     elementwise.cast(block, "BF16", (common + own).view(np.uint8), "F32")
+    noise = np.concatenate((block, block))
+    begin = 0
     for name, header in layout.files:
         with (directory / name).open("wb") as file:
             file.write(header.encode())
             for spec in header.tensors:
                 for start in range(0, spec.nbytes, block.nbytes):
-                    file.write(block[: min(block.nbytes, spec.nbytes - start)].data)
+                    end = begin + min(block.nbytes, spec.nbytes - start)
+                    file.write(noise[begin:end].data)
+                    begin = (begin + STRIDE) % block.nbytes
     if layout.index is not None:
         (directory / INDEX).write_text(layout.index)
     config = {

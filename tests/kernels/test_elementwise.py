@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support import environment, to_bf16
 from weightsmith.kernels.elementwise import reference
 
@@ -101,6 +102,20 @@ def test_every_half_widens_and_narrows(isa: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16"])
+@pytest.mark.parametrize("start", [0, 0x1000, 0x7FFF, 0x8000, 0x8001, 0xF000])
+def test_narrowing_agrees_with_torch(isa: str, dtype: str, start: int) -> None:
+    """Every upper half of a float32, with a low half at, beside and away from the ties."""
+    bits = (np.arange(65536, dtype=np.uint32) << 16) + np.uint32(start)
+    values = bits.view(np.float32)
+    half = torch.bfloat16 if dtype == "BF16" else torch.float16
+    expected = torch.from_numpy(values).to(half).view(torch.int16).numpy().view(np.uint16)
+    found = np.empty(65536, np.uint16)
+    native.cast(found.view(np.uint8), dtype, bits.view(np.uint8), "F32")
+    number = ~np.isnan(values)
+    np.testing.assert_array_equal(found[number], expected[number])
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
 def test_ties_round_to_even(isa: str, dtype: str) -> None:
     """At, just below and just above the middle of neighbours, against numpy and the formula."""
     halves = np.arange(0x7C00 if dtype == "F16" else 0x7F80, dtype=np.uint16)
@@ -137,15 +152,46 @@ def test_overflow_is_counted(isa: str, dtype: str, largest: float, least_overflo
         assert kernel.cast(out, dtype, values.view(np.uint8), "F32") == 2
 
 
-def test_xor_and_counts(isa: str) -> None:
+def test_xor(isa: str) -> None:
     a, b = patterns(1, "F32", 999), patterns(2, "F32", 999)
     out = np.empty_like(a)
     native.xor(out, a, b)
     assert bytes(out) == bytes(x ^ y for x, y in zip(a, b, strict=True))
-    for dtype in WIDTH:
-        assert native.count_nonfinite(a, dtype) == reference.count_nonfinite(a, dtype)
-    special = np.array([np.nan, np.inf, -np.inf, 1], np.float32)
-    assert native.count_nonfinite(special.view(np.uint8), "F32") == (1, 2)
+
+
+COUNTED = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+@pytest.mark.parametrize("dtype", COUNTED)
+def test_nonfinite_elements_are_counted_as_torch_counts_them(isa: str, dtype: str) -> None:
+    stored = COUNTED[dtype]
+    values = torch.tensor([1.0, -0.0, np.nan, np.inf, -np.inf], dtype=torch.float64)
+    special = values.repeat(9999)[: 5 * 9999 - 3].to(stored).view(torch.uint8).numpy()
+    random = np.random.default_rng(7).integers(0, 256, 8 * 5001, dtype=np.uint8)
+    for data in (special, random):
+        # torch has no isinf for the 8-bit floats; widening them is exact
+        wide = torch.frombuffer(bytearray(data), dtype=stored).to(torch.float64)
+        expected = (int(wide.isnan().sum()), int(wide.isinf().sum()))
+        for kernel in (native, reference):
+            for offset in (0, 1):
+                assert kernel.count_nonfinite(at_offset(data, offset), dtype) == expected
+    assert native.count_nonfinite(special, dtype)[0] > 0
+    assert native.count_nonfinite(b"", dtype) == reference.count_nonfinite(b"", dtype) == (0, 0)
+
+
+@pytest.mark.parametrize("kernel", [native, reference], ids=["native", "reference"])
+def test_only_whole_elements_of_known_dtypes_are_counted(kernel: Any) -> None:
+    with pytest.raises(ValueError, match="end on an element"):
+        kernel.count_nonfinite(bytes(12), "F64")
+    with pytest.raises(ValueError, match="known of dtype I64"):
+        kernel.count_nonfinite(bytes(8), "I64")
 
 
 @pytest.mark.parametrize("kernel", [native, reference], ids=["native", "reference"])

@@ -102,17 +102,25 @@ class Sidecars:
 def apply_patch(config: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:
     """JSON merge patch (RFC 7396): None removes a key, objects merge, all else replaces.
 
-    `dtype` goes to `torch_dtype` where a config still spells it so.
+    `dtype` goes to `torch_dtype` where a config still spells it so. What a multimodal config keeps
+    in its text_config alone is changed there.
     """
     result = dict(config)
+    text = config.get("text_config")
+    inside = text if isinstance(text, Mapping) else {}
     old_spelling = "torch_dtype" in config and "dtype" not in config
     for name, value in patch.items():
         key = "torch_dtype" if name == "dtype" and old_spelling else name
+        if key in inside:
+            inside = apply_patch(inside, {key: value})
+            result["text_config"] = inside
+            if key not in config:
+                continue
+        present = result.get(key)
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping):
-            inner = result.get(key)
-            result[key] = apply_patch(inner if isinstance(inner, Mapping) else {}, value)
+            result[key] = apply_patch(present if isinstance(present, Mapping) else {}, value)
         else:
             result[key] = value
     return result

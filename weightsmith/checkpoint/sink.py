@@ -81,6 +81,33 @@ class StreamSink:
         """What is written is written; the reader sees a short stream."""
 
 
+def check_target(target: Path, *, directory: bool, force: bool) -> None:
+    """Raise UsageError unless the target may be written: it is free, or may be replaced.
+
+    Args:
+        target: the final path.
+        directory: whether it is to be a directory.
+        force: whether an existing checkpoint may be replaced.
+    """
+    if not target.parent.is_dir():
+        raise UsageError("no such directory", file=target.parent)
+    if not target.exists():
+        return
+    if target.is_dir() != directory:
+        kind = "a directory" if target.is_dir() else "a file"
+        raise UsageError(f"the target is {kind}", file=target)
+    if directory and not any(target.iterdir()):
+        return
+    if not force:
+        raise UsageError("the target exists", file=target, remedy="--force replaces it")
+    if directory and not any(target.glob("*.safetensors")):
+        # --force means "replace that checkpoint", never "delete whatever is there".
+        raise UsageError(
+            "the target is a directory without safetensors files, so it is not replaced",
+            file=target,
+        )
+
+
 class FileSink:
     """One file or a directory, written in any order and published by rename.
 
@@ -105,35 +132,17 @@ class FileSink:
         self.target = Path(os.path.realpath(target))
         self._directory = directory
         self._furnish = furnish
-        if not self.target.parent.is_dir():
-            raise UsageError("no such directory", file=self.target.parent)
+        check_target(self.target, directory=directory, force=True)
         self.workspace = Workspace(self.target)
         try:
-            self._check_target(force)
+            # Again, now that nobody else can change it.
+            check_target(self.target, directory=directory, force=force)
         except UsageError:
             self.workspace.release()
             raise
         self._fds: dict[str, int] = {}
         self._place: dict[str, tuple[int, int]] = {}
         self._index: str | None = None
-
-    def _check_target(self, force: bool) -> None:
-        if not self.target.exists() or (self._is_empty_directory() and self._directory):
-            return
-        if self.target.is_dir() != self._directory:
-            kind = "a directory" if self.target.is_dir() else "a file"
-            raise UsageError(f"the target is {kind}", file=self.label)
-        if not force:
-            raise UsageError("the target exists", file=self.label, remedy="--force replaces it")
-        if self._directory and not any(self.target.glob("*.safetensors")):
-            # --force means "replace that checkpoint", never "delete whatever is there".
-            raise UsageError(
-                "the target is a directory without safetensors files, so it is not replaced",
-                file=self.label,
-            )
-
-    def _is_empty_directory(self) -> bool:
-        return self.target.is_dir() and not any(self.target.iterdir())
 
     def open(self, layout: Layout, *, keep: bool = False) -> None:
         """Check free space, create the files in full length, write their headers.

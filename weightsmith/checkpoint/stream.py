@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from weightsmith.checkpoint.sidecar import Sidecars
-from weightsmith.errors import InvalidFile, UsageError
+from weightsmith.errors import InvalidFile, NoInput
 from weightsmith.header import header_length, parse_header
 
 _PATIENCE = 1.0  # seconds of silence before we say what we wait for
@@ -31,7 +31,7 @@ class StreamSource:
         notice: told once if nothing arrives for a while.
 
     Raises:
-        UsageError: a terminal, or nothing at all.
+        NoInput: a terminal, or nothing at all.
         InvalidFile: the header breaks a rule.
     """
 
@@ -43,13 +43,13 @@ class StreamSource:
         self.label = label
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         if os.isatty(self._fd):
-            raise UsageError(f"{label} is a terminal, not a checkpoint")
+            raise NoInput(f"{label} is a terminal, not a checkpoint")
         widen_pipe(self._fd)
         if not select.select([self._fd], [], [], _PATIENCE)[0]:
             notice(f"reading {label}")
         prefix = self._take(8)
         if not prefix:
-            raise UsageError(f"{label} ended before the first byte")
+            raise NoInput(f"{label} ended before the first byte")
         length = header_length(prefix, label)
         text = self._take(length)
         if len(text) < length:

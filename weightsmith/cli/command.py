@@ -12,7 +12,7 @@ import typer
 from weightsmith.cli.options import run_parameters, settings_from
 from weightsmith.cli.screen import Screen
 from weightsmith.engine.execute import execute
-from weightsmith.errors import UsageError
+from weightsmith.errors import NoInput, UsageError
 from weightsmith.operators.operator import OPTION, Input, Operator, Option
 
 
@@ -34,10 +34,8 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
                 screen.observer,
                 dry_run=given["dry_run"],
             )
-        except UsageError as error:
-            if "-" in addresses:
-                raise UsageError(f"{error}\n{_forms(operator)}") from None
-            raise
+        except NoInput as error:
+            raise UsageError(str(error), remedy=_forms(operator)) from None
         finally:
             screen.close()
         screen.report(outcome, dry_run=given["dry_run"])
@@ -70,9 +68,9 @@ def _help(operator: type[Operator]) -> str:
 
 def _forms(operator: type[Operator]) -> str:
     names = [given.role.upper() for given in operator.inputs]
-    first = f"weightsmith {operator.name} {' '.join(names)}"
-    piped = f"... | weightsmith {operator.name} {' '.join(names[:-1])}".rstrip()
-    return f"  the forms are:\n    {first}\n    {piped}"
+    full = f"weightsmith {operator.name} {' '.join(names)}"
+    piped = f"... | weightsmith {' '.join([operator.name, *names[:-1]])}"
+    return f"the forms are: {full}, or {piped}"
 
 
 def _argument(given: Input) -> Parameter:

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from weightsmith.cli.options import Json, Verbose
+from weightsmith.cli.options import Digest, Json, Verbose, is_full
 from weightsmith.cli.screen import human_size
 from weightsmith.engine.inputs import opened, view
 from weightsmith.errors import printable
 from weightsmith.operators.delta import DeltaMark
 from weightsmith.operators.operator import Input, InputView
-from weightsmith.operators.provenance import PROVENANCE, describe, read_object
+from weightsmith.operators.provenance import describe, record_of
 
 
 def inspect(
@@ -24,10 +24,11 @@ def inspect(
             show_default=False,
         ),
     ] = "-",
+    digest: Digest = "sampled",
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show dtypes, sizes, fingerprint and provenance; only headers are read.
+    """Show dtypes, sizes, fingerprint and provenance, from headers and a few samples.
 
     \b
     Examples:
@@ -35,7 +36,7 @@ def inspect(
       weightsmith delta base/ tuned/ | weightsmith inspect --json
     """
     with opened([model], lambda text: typer.echo(text, err=True)) as (source,):
-        seen = view(source, Input("model", ""), full_digest=False)
+        seen = view(source, Input("model", ""), full_digest=is_full(digest))
         shards = sorted(set(source.shard_of.values()))
     facts = _facts(seen, shards)
     if as_json:
@@ -63,7 +64,7 @@ def _facts(seen: InputView, shards: list[str]) -> dict[str, Any]:
         "fingerprint": seen.fingerprint,
         "delta_of": mark.base if mark else None,
         "lossless_delta": mark.lossless if mark else None,
-        "provenance": read_object(header.metadata, PROVENANCE),
+        "provenance": record_of(header.metadata),
         "metadata": dict(header.metadata),
         "contents": [
             {"name": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in header.tensors
@@ -90,7 +91,7 @@ def _print(facts: dict[str, Any], *, verbose: bool) -> None:
     if facts["provenance"]:
         print("  made by")
         for line in describe(facts["provenance"]):
-            print(f"    {printable(line)}")
+            print(f"    {line}")
     if verbose:
         for tensor in facts["contents"]:
             shape = "x".join(map(str, tensor["shape"])) or "scalar"

@@ -42,8 +42,23 @@ def parse_dtype(text: str | None) -> str | None:
     return ALIASES[text.lower()]
 
 
+def is_full(digest: str) -> bool:
+    """Whether a --digest value asks for all bytes.
+
+    Raises:
+        UsageError: it is neither sampled nor full.
+    """
+    if digest not in ("sampled", "full"):
+        raise UsageError(f"--digest {digest}", expected="sampled or full")
+    return digest == "full"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Report as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Digest = Annotated[
+    str,
+    typer.Option("--digest", metavar="sampled|full", help="What fingerprints of inputs read."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for every tensor.")]
 
 _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -101,15 +116,7 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
-    "digest": (
-        Annotated[
-            str,
-            typer.Option(
-                "--digest", metavar="sampled|full", help="What fingerprints of inputs read."
-            ),
-        ],
-        "sampled",
-    ),
+    "digest": (Digest, "sampled"),
     "device": (
         Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.")],
         "cpu",
@@ -179,8 +186,6 @@ def settings_from(given: dict[str, Any]) -> Settings:
     Raises:
         UsageError: one of them cannot be read.
     """
-    if given["digest"] not in ("sampled", "full"):
-        raise UsageError(f"--digest {given['digest']}", expected="sampled or full")
     shard_size = given["shard_size"]
     return Settings(
         output=given["output"],
@@ -191,7 +196,7 @@ def settings_from(given: dict[str, Any]) -> Settings:
         shard_size=None if shard_size is None else parse_size(shard_size, "--shard-size"),
         resume=given["resume"],
         force=given["force"],
-        full_digest=given["digest"] == "full",
+        full_digest=is_full(given["digest"]),
         sidecars=given["sidecars"],
         device=given.get("device", "cpu"),
         cache=given.get("cache"),

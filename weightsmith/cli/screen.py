@@ -42,7 +42,8 @@ class Screen:
 
     def notice(self, text: str) -> None:
         """One line on standard error."""
-        if not self._quiet:
+        # JSON on the same stream has to stay readable.
+        if not self._quiet and not (self._json and self._data_on_stdout):
             print(f"weightsmith {self._name}: {text}", file=sys.stderr)
 
     def _begin(self, nbytes: int) -> None:

@@ -13,9 +13,10 @@ from weightsmith.engine.inputs import opened, view
 from weightsmith.engine.units import Arena
 from weightsmith.errors import ExitCode, Mismatch, UsageError, printable
 from weightsmith.operators.operator import Input, InputView
-from weightsmith.operators.provenance import PROVENANCE, inputs_of, read_object
+from weightsmith.operators.provenance import inputs_of, record_of
 
 _BLOCK = 1 << 20
+_OTHER_FLOATS = ("F64", "F8_E5M2", "F8_E4M3")
 
 
 def verify(
@@ -88,7 +89,7 @@ def verify(
 
 def _check_fingerprint(seen: InputView, wanted: str) -> None:
     scheme, colon, _ = wanted.partition(":")
-    if not colon:
+    if not colon or scheme not in ("sampled", "full", "chain", "header"):
         raise UsageError(f"--fingerprint {wanted}", expected="such as sampled:0123abcd")
     found = seen.identify(scheme)
     if found != wanted:
@@ -97,8 +98,8 @@ def _check_fingerprint(seen: InputView, wanted: str) -> None:
 
 def _roles(seen: InputView, other: str) -> list[str]:
     with opened([other], lambda _: None) as (source,):
-        record = read_object(source.header.metadata, PROVENANCE) or {}
-    named = list(inputs_of(record))
+        record = record_of(source.header.metadata)
+    named = list(inputs_of(record)) if record else []
     roles = [role for role, found in named if found == seen.identify(found.partition(":")[0])]
     if not roles:
         raise Mismatch(
@@ -120,7 +121,7 @@ def _count_nonfinite(source: Source, name: str) -> tuple[int, int]:
     for start in range(0, spec.nbytes, _BLOCK):
         size = min(_BLOCK, spec.nbytes - start)
         data = source.read(name, start, size, arena.area(0, size))
-        if is_arithmetic(spec.dtype) or spec.dtype == "F64":
+        if is_arithmetic(spec.dtype) or spec.dtype in _OTHER_FLOATS:
             found = elementwise.count_nonfinite(data, spec.dtype)
             nan, infinite = nan + found[0], infinite + found[1]
     return nan, infinite

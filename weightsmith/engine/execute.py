@@ -18,6 +18,7 @@ from weightsmith.engine.plan import Plan, make_plan
 from weightsmith.engine.run import Run
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
+    dry_check,
     is_directory,
     is_pipe,
     is_stream,
@@ -74,6 +75,7 @@ def execute(
         _check_target(plan, settings, sidecars)
         layout = lay_out(plan, settings)
         if dry_run:
+            dry_check(settings)
             return Outcome.of(plan, settings.output)
         started = time.monotonic()
         if is_stream(settings.output):

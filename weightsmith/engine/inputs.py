@@ -39,7 +39,7 @@ def view(source: Source, described: Input, *, full_digest: bool) -> InputView:
         return f"{scheme}:{fingerprint(source, full=scheme == 'full')}"
 
     known = identify("full" if full_digest else "sampled")
-    sidecars = source.sidecars
+    sidecars = source.sidecars or _pointed_to(source, allow_code=False)
     return InputView(
         described.role,
         source.label,
@@ -49,6 +49,7 @@ def view(source: Source, described: Input, *, full_digest: bool) -> InputView:
         source.sequential,
         sidecars.config() if sidecars else None,
         Tokenizer.of(sidecars.directory) if sidecars else None,
+        source.identity(),
         identify,
     )
 
@@ -62,10 +63,14 @@ def find_sidecars(primary: Source, asked: str | None, *, allow_code: bool) -> Si
     if asked == "none":
         return None
     if asked is not None:
+        if not Path(asked).is_dir():
+            raise UsageError("--sidecars: no such directory", file=asked)
         return Sidecars.of_directory(Path(asked))
-    if primary.sidecars is not None:
-        return primary.sidecars
-    pointer = primary.header.metadata.get(SIDECARS)
-    if not primary.sequential or pointer is None or not Path(pointer).is_absolute():
+    return primary.sidecars or _pointed_to(primary, allow_code=allow_code)
+
+
+def _pointed_to(source: Source, *, allow_code: bool) -> Sidecars | None:
+    pointer = source.header.metadata.get(SIDECARS)
+    if not source.sequential or pointer is None or not Path(pointer).is_absolute():
         return None
     return Sidecars.known(Path(pointer), allow_code=allow_code)

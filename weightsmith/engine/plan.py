@@ -15,11 +15,10 @@ from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import Header
 from weightsmith.operators.operator import Draft, InputView, Operator, Request, TensorPlan
 from weightsmith.operators.provenance import (
-    CONFIG_PATCH,
     PROVENANCE,
     TRANSIENT,
     canonical,
-    read_object,
+    trusted_patch,
 )
 
 
@@ -114,7 +113,7 @@ def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
 def _config_patch(
     operator: Operator, sources: Sequence[Source], draft: Draft, request: Request
 ) -> dict[str, Any]:
-    earlier = read_object(sources[operator.primary].header.metadata, CONFIG_PATCH) or {}
+    earlier = trusted_patch(sources[operator.primary].header.metadata)
     asked = {"dtype": DTYPES[request.dtype].torch_name} if request.dtype else {}
     return earlier | asked | dict(draft.config_patch)
 

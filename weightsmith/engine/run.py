@@ -64,6 +64,7 @@ class Run:
         tensors = [tensor for tensor in plan.tensors if tensor.spec.name not in done]
         self._left = Counter({t.spec.name: sum(1 for _ in self._cut(t)) for t in tensors})
         self._overflows: Counter[str] = Counter()
+        self._last = sum(self._left.values()) - 1
         self._units = enumerate(unit for tensor in tensors for unit in self._cut(tensor))
         self._take = threading.Lock()
         self._counts = threading.Lock()
@@ -98,9 +99,7 @@ class Run:
             raise
         if self._failure is not None:
             raise self._failure
-        for source in self._plan.sources:
-            source.finish()
-        self._refuse_overflows()
+        self._check_ends()
 
     def _work(self, function: Function) -> None:
         arena = Arena()
@@ -171,16 +170,23 @@ class Run:
 
     def _write(self, done: Finished) -> None:
         name = done.unit.name
+        if done.overflows:
+            with self._counts:
+                self._overflows[name] += done.overflows
+        if self._sink.ordered and done.number == self._last:
+            # A stream must not be complete unless all is well: its reader takes it at its word.
+            self._check_ends()
         self._sink.write(name, done.unit.out_start, done.data)
         with self._counts:
             self._left[name] -= 1
-            if done.overflows:
-                self._overflows[name] += done.overflows
             if not self._left[name] and not self._overflows[name]:
                 self.finished.append(name)
             self._tick(len(done.data))
 
-    def _refuse_overflows(self) -> None:
+    def _check_ends(self) -> None:
+        """All inputs ended where their headers say, and no value has overflowed."""
+        for source in self._plan.sources:
+            source.finish()
         if not self._overflows:
             return
         name = next(iter(self._overflows))

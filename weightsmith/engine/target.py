@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from weightsmith.checkpoint.layout import Layout, shard_by_size, shard_like, single_file
-from weightsmith.checkpoint.sink import FileSink, StreamSink
+from weightsmith.checkpoint.sink import FileSink, StreamSink, check_target
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.settings import Settings
 from weightsmith.errors import UsageError
@@ -64,6 +64,13 @@ def open_files(settings: Settings, furnish: Callable[[Path], None]) -> FileSink:
         force=settings.force,
         furnish=furnish,
     )
+
+
+def dry_check(settings: Settings) -> None:
+    """Raise UsageError where a real run would find that the target may not be written."""
+    if not is_stream(settings.output):
+        target = Path(os.path.realpath(settings.output))
+        check_target(target, directory=is_directory(settings.output), force=settings.force)
 
 
 def lay_out(plan: Plan, settings: Settings) -> Layout:

@@ -25,7 +25,7 @@ from weightsmith.operators.registry import register
 class Cat(Operator):
     """Copy a checkpoint: shard it anew, cast it, keep a selection, or join several into one.
 
-    One input without options is copied byte for byte. Of several, no two may have a tensor of the
+    A file without options is copied byte for byte. Of several, no two may have a tensor of the
     same name; metadata and sidecar files are those of the first.
     """
 

@@ -63,8 +63,8 @@ def refuse_delta(view: InputView, why: str) -> None:
 class Delta(JoiningOperator):
     """Take the delta TUNED - BASE.
 
-    The result is float32 unless --dtype says otherwise: in bfloat16 most updates of a fine-tune
-    are lost. It records the fingerprint of BASE, so that graft can tell another base. With
+    The result is float32 unless --dtype says otherwise, for bfloat16 would round every difference
+    again. It records the fingerprint of BASE, so that graft can tell another base. With
     --lossless it holds the changed bits, and graft onto the same base restores TUNED exactly.
     """
 
@@ -79,6 +79,20 @@ class Delta(JoiningOperator):
     weightsmith delta base/ tuned/ | weightsmith graft base/ instruct/ -o grafted/
     """
 
+    missing: str = option(
+        "--missing",
+        "a tensor that only one input has",
+        default="error",
+        choices=("error", "drop"),
+        metavar="error|drop",
+    )
+    opaque: str = option(
+        "--opaque",
+        "integer, float8, float64 and packed tensors (--lossless takes them all)",
+        default="error",
+        choices=("error", "drop"),
+        metavar="error|drop",
+    )
     lossless: bool = option(
         "--lossless",
         "store changed bits, so that graft onto BASE gives TUNED exactly",
@@ -99,6 +113,8 @@ class Delta(JoiningOperator):
                 raise UsageError(
                     "a delta has no rows beyond the common ones", tensor=match.spec.name
                 )
+            if self.lossless and any(slot.spec.shape != match.spec.shape for slot in match.slots):
+                raise UsageError("--lossless cannot leave rows out", tensor=match.spec.name)
             spec = _bits(match.spec) if self.lossless else request.output(match.spec, "F32")
             return match.plan(spec, match.slots, ())
 

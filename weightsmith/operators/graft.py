@@ -21,7 +21,7 @@ from weightsmith.operators.operator import (
     TensorPlan,
     option,
 )
-from weightsmith.operators.provenance import PROVENANCE, read_object
+from weightsmith.operators.provenance import record_of, stream_fingerprint
 from weightsmith.operators.registry import register
 from weightsmith.selection import Values
 
@@ -75,12 +75,12 @@ class Graft(JoiningOperator):
         if mark is None:
             return self._draft(inputs, (BASE, INSTRUCT, TUNED), request, "graft")
         warnings = _check_base(mark, base, tuned, request.force)
-        lineage = {"tuned": _tuned_of_delta(tuned)}
+        lineage = _lineage_of_delta(tuned)
         if not mark.lossless:
             draft = self._draft(inputs, (INSTRUCT, TUNED), request, "add")
         else:
             restored = replace(tuned, header=decoded(tuned.header, base.header))
-            same = instruct.fingerprint == base.fingerprint and self.scale.record() == "1"
+            same = self.scale.record() == "1" and _same_data(base, instruct)
             draft = self._draft(
                 (base, instruct, restored),
                 (BASE, INSTRUCT, TUNED),
@@ -174,6 +174,8 @@ def _rounded(scale: Decimal) -> float:
 def _check_base(mark: DeltaMark, base: InputView, tuned: InputView, force: bool) -> tuple[str, ...]:
     if not mark.base:
         return ("TUNED does not say which base it was taken from; BASE is taken on trust",)
+    if mark.base.startswith("header:") and mark.base == stream_fingerprint(base.header):
+        return ("the delta's base was a stream without a record: only names and shapes compared",)
     if mark.base == base.fingerprint or mark.base == base.identify(mark.base.partition(":")[0]):
         return ()
     if force:
@@ -187,13 +189,21 @@ def _check_base(mark: DeltaMark, base: InputView, tuned: InputView, force: bool)
     )
 
 
-def _tuned_of_delta(tuned: InputView) -> Any:
-    """The record that a graft of TUNED itself would have, plus what the delta did otherwise."""
-    node = read_object(tuned.header.metadata, PROVENANCE)
-    try:
-        assert node is not None
-        origin = dict(node["inputs"]["tuned"])
-        parameters = node["parameters"]
-    except (AssertionError, KeyError, TypeError, ValueError):
-        return tuned.lineage
-    return origin | ({"delta": parameters} if parameters else {})
+def _same_data(one: InputView, other: InputView) -> bool:
+    """Whether two inputs hold the same bytes; samples are not enough to go by."""
+    if one.identity is not None and one.identity == other.identity:
+        return True
+    full = [view.identify("full") for view in (one, other)]
+    return full[0] == full[1] and full[0].startswith("full:")
+
+
+def _lineage_of_delta(tuned: InputView) -> dict[str, Any]:
+    """What the record says of the delta's base and tuned: what a graft of TUNED itself would say.
+
+    What the delta did otherwise is added. Without a record the delta stands for TUNED.
+    """
+    record = record_of(tuned.header.metadata)
+    if record is None or not {"base", "tuned"} <= record["inputs"].keys():
+        return {"tuned": tuned.lineage}
+    base, origin, parameters = *map(record["inputs"].get, ("base", "tuned")), record["parameters"]
+    return {"base": base, "tuned": origin | ({"delta": parameters} if parameters else {})}

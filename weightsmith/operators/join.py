@@ -87,14 +87,27 @@ def _check_missing(
     names: Sequence[str],
     request: Request,
 ) -> None:
-    if policy.missing != "error":
-        return
     lacking = {
         name: views
         for name in names
         if name in request.selection and (views := lacking_inputs(name, inputs, participants))
     }
-    lost = [n for n, v in lacking.items() if not (policy.lm_head != "error" and is_tied_head(n, v))]
+    primary = inputs[policy.primary].header.by_name
+    lost = [
+        name
+        for name, views in lacking.items()
+        if (
+            policy.lm_head == "error"
+            and (
+                policy.missing == "error"
+                or
+                # Dropped, it would leave a config that promises a head.
+                (policy.missing == "drop" and name in primary)
+            )
+            if is_tied_head(name, views)
+            else policy.missing == "error"
+        )
+    ]
     if not lost:
         return
     name, view = lost[0], lacking[lost[0]][0]

@@ -99,6 +99,7 @@ class InputView:
         sequential: whether it is a stream.
         config: its config.json, if it is known.
         tokenizer: its tokenizer, if it is known.
+        identity: what tells its data from any other on this machine; None for a stream.
         identify: computes the fingerprint that another scheme gives ("sampled", "full", ...).
     """
 
@@ -110,6 +111,7 @@ class InputView:
     sequential: bool = False
     config: Mapping[str, Any] | None = None
     tokenizer: Tokenizer | None = None
+    identity: object = None
     identify: Callable[[str], str] = lambda scheme: f"{scheme}:unknown"
 
 

@@ -6,10 +6,12 @@ run one by one, and no time or path: same inputs, same bytes.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
+from weightsmith.dtypes import DTYPES
+from weightsmith.errors import printable
 from weightsmith.header import Header
 
 PROVENANCE = "weightsmith.provenance"
@@ -17,6 +19,12 @@ CONFIG_PATCH = "weightsmith.config_patch"
 SIDECARS = "weightsmith.sidecars"
 # What only the next command of a pipe needs to know.
 TRANSIENT = (SIDECARS,)
+_MAX_DEPTH = 50
+_PATCHES: dict[str, Callable[[Any], bool]] = {
+    "dtype": lambda value: value in {dtype.torch_name for dtype in DTYPES.values()} - {""},
+    "tie_word_embeddings": lambda value: isinstance(value, bool),
+    "vocab_size": lambda value: type(value) is int and value >= 0,
+}
 
 
 def canonical(node: Any) -> str:
@@ -33,15 +41,49 @@ def read_object(metadata: Mapping[str, str], key: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def trusted_patch(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The config patch of a pipe's earlier stages: only keys and values that our operators make."""
+    patch = read_object(metadata, CONFIG_PATCH) or {}
+    return {key: value for key, value in patch.items() if key in _PATCHES and _PATCHES[key](value)}
+
+
+def record_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The record in a header's metadata; None where there is none or it is not one of ours."""
+    node = read_object(metadata, PROVENANCE)
+    return node if node is not None and _is_record(node) else None
+
+
+def _is_record(node: object, depth: int = 0) -> bool:
+    # Metadata is untrusted: everything that is read from a record later is checked here.
+    if not isinstance(node, dict) or depth > _MAX_DEPTH:
+        return False
+    inputs, parameters = node.get("inputs"), node.get("parameters")
+    if not isinstance(node.get("operator"), str) or not isinstance(node.get("version"), str):
+        return False
+    if not isinstance(inputs, dict) or not isinstance(parameters, dict):
+        return False
+    given = [each for value in inputs.values() for each in _listed(value)]
+    return all(
+        isinstance(each, dict)
+        and isinstance(each.get("fingerprint"), str)
+        and ("from" not in each or _is_record(each["from"], depth + 1))
+        for each in given
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def lineage(header: Header, fingerprint: str) -> dict[str, Any]:
     """The node of an input: its fingerprint, and how it was made if it says so."""
-    node = read_object(header.metadata, PROVENANCE)
+    node = record_of(header.metadata)
     return {"fingerprint": fingerprint, **({"from": node} if node else {})}
 
 
 def stream_fingerprint(header: Header) -> str:
     """What a stream is known by before its data: its provenance, else its header."""
-    node = read_object(header.metadata, PROVENANCE)
+    node = record_of(header.metadata)
     if node is not None:
         return f"chain:{_hash(canonical(node))}"
     specs = sorted(f"{len(spec.name)}:{spec.name}{spec}" for spec in header.tensors)
@@ -51,22 +93,22 @@ def stream_fingerprint(header: Header) -> str:
 def describe(node: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
     """A record as an indented list, for cards and terminals."""
     indent = "  " * depth
-    parameters = ", ".join(f"{k} = {v}" for k, v in sorted(node.get("parameters", {}).items()))
-    title = f"{indent}- {node.get('operator', '?')} {node.get('version', '')}".rstrip()
-    yield f"{title}: {parameters}" if parameters else title
-    for role, given in node.get("inputs", {}).items():
-        for each in given if isinstance(given, list) else [given]:
-            yield f"{indent}  - {role}: {each.get('fingerprint', '?')}"
-            if isinstance(each.get("from"), Mapping):
+    parameters = ", ".join(f"{key} = {value}" for key, value in sorted(node["parameters"].items()))
+    title = f"{indent}- {node['operator']} {node['version']}"
+    yield printable(f"{title}: {parameters}" if parameters else title)
+    for role, given in node["inputs"].items():
+        for each in _listed(given):
+            yield printable(f"{indent}  - {role}: {each['fingerprint']}")
+            if "from" in each:
                 yield from describe(each["from"], depth + 2)
 
 
 def inputs_of(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(role, fingerprint) of every input in a record, nested ones included."""
-    for role, given in node.get("inputs", {}).items():
-        for each in given if isinstance(given, list) else [given]:
-            yield role, str(each.get("fingerprint"))
-            if isinstance(each.get("from"), Mapping):
+    for role, given in node["inputs"].items():
+        for each in _listed(given):
+            yield role, each["fingerprint"]
+            if "from" in each:
                 yield from inputs_of(each["from"])
 
 

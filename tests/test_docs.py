@@ -1,0 +1,132 @@
+"""The documentation: complete, and true. Its examples run.
+
+Every block of sh or python in README.md and docs/*.md runs, unless its first line begins with
+`# not run`. The blocks of a page run in order, in one directory that holds the checkpoints base/,
+tuned/, instruct/ and thinking/.
+"""
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import environment, make_trio, random_tensors, shell, write_directory
+
+from weightsmith.cli.command import command_of
+from weightsmith.cli.inspect import inspect as inspect_command
+from weightsmith.cli.verify import verify as verify_command
+from weightsmith.operators.registry import operators
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PIPELINES = ROOT / "examples" / "pipelines"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+LINKING = [*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY", "CHANGELOG"))]
+LINKING += sorted((ROOT / "kernels").glob("*/README.md"))
+COMMANDS: dict[str, Callable[..., None]] = {
+    **{name: command_of(operator) for name, operator in operators().items()},
+    "inspect": inspect_command,
+    "verify": verify_command,
+}
+
+_BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^()\s]+)\)")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of the blocks of a page that are meant to run."""
+    found = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(language, text) for language, text in found if not text.startswith("# not run")]
+
+
+def flags(command: Callable[..., None]) -> set[str]:
+    """The long options of a command."""
+    found: set[str] = set()
+    for name, parameter in inspect.signature(command).parameters.items():
+        (described,) = parameter.annotation.__metadata__
+        if type(described).__name__ == "OptionInfo":
+            # In Annotated, typer takes the first name for a default.
+            given = [described.default, *(described.param_decls or ())]
+            long = {flag for flag in given if isinstance(flag, str) and flag.startswith("--")}
+            found |= long or {f"--{name.replace('_', '-')}"}
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """What links can point to within a page, as the hosts of such pages name headings."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.fixture
+def models(here: Path) -> Path:
+    """The directory that the examples expect to be in."""
+    make_trio(here)
+    write_directory(here / "thinking", random_tensors(3))
+    return here
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_a_page_that_opens_with_an_example(name: str) -> None:
+    page = DOCS / f"{name}.md"
+    assert page.is_file(), f"docs/{name}.md is missing"
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# {name}\n\n```sh\nweightsmith ")
+    assert f"({name}.md)" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented(name: str) -> None:
+    page = DOCS / f"{name}.md"
+    text = "".join(p.read_text(encoding="utf-8") for p in (page, DOCS / "common.md") if p.is_file())
+    options = flags(COMMANDS[name])
+    assert {"--json"} <= options
+    assert {o for o in options if not re.search(rf"{o}(?![\w-])", text)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_run(page: Path, models: Path) -> None:
+    for language, text in blocks(page):
+        if language == "sh":
+            done = shell(f"set -e\n{text}")
+        else:
+            done = subprocess.run(
+                [sys.executable, "-c", text],
+                capture_output=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env=environment(),
+            )
+        assert done.returncode == 0, f"{text}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+
+
+def test_the_pipelines_run(models: Path) -> None:
+    script = f"""
+        set -e
+        PATH={PIPELINES}:$PATH
+        graft.sh base/ instruct/ tuned/ grafted/
+        sweep.sh instruct/ thinking/ sweep 0.2
+        sweep.sh instruct/ thinking/ sweep 0.2 1
+        archive.sh pack base/ tuned/ tuned.delta.gz
+        archive.sh unpack base/ tuned.delta.gz restored/ tuned/
+        weightsmith verify tuned/ --input-of restored/
+    """
+    done = shell(script)
+    assert done.returncode == 0, done.stderr.decode()
+    assert {path.name for path in Path("sweep").iterdir()} == {"lambda-0.2", "lambda-1"}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(_FENCED.sub("", page.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
