@@ -4,7 +4,7 @@ Every command is a function here too: `weightsmith.graft("base", "instruct", "tu
 output="out", scale="0.5")`. Nothing heavy is imported before it is needed.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,5 +28,4 @@ def __getattr__(name: str) -> "Callable[..., Outcome]":
 def __dir__() -> list[str]:
     from weightsmith.operators.registry import operators
 
-    names: list[Any] = [*globals(), *operators()]
-    return sorted(names)
+    return sorted(["__version__", *operators()])

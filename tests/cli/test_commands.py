@@ -20,7 +20,7 @@ from support import (
 )
 
 import weightsmith as ws
-from weightsmith.cli.options import parse_size
+from weightsmith.engine.settings import parse_size
 from weightsmith.errors import UsageError
 
 

@@ -206,7 +206,6 @@ def test_nothing_but_the_inputs_decides(
 ) -> None:
     """The result is the same for any jobs, memory, sharding and order of tensors."""
     import weightsmith as ws
-    from weightsmith.cli.options import parse_size
 
     root = tmp_path_factory.mktemp("inputs")
     roles = ("base", "tuned", "instruct")
@@ -223,7 +222,7 @@ def test_nothing_but_the_inputs_decides(
         output=root / "varied",
         scale="0.9",
         jobs=jobs,
-        memory=parse_size(memory, "--memory"),
+        memory=memory,
     )
     assert read(root / "varied") == read(root / "plain")
     if order == list(SHAPES) and shards is None:

@@ -1,45 +1,13 @@
 """Options that mean the same in every command, and how their values are read."""
 
-import re
 from inspect import Parameter
 from typing import Annotated, Any
 
 import typer
 
-from weightsmith.dtypes import ALIASES
-from weightsmith.engine.settings import DEFAULT_MEMORY, Settings
+from weightsmith.engine.settings import DEFAULT_MEMORY, Settings, parse_dtype, parse_size
 from weightsmith.errors import UsageError
 from weightsmith.selection import Selection
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_UNITS |= {f"{unit}I": 2 ** (10 * power) for power, unit in enumerate("KMGT", start=1)}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
-
-
-def parse_size(text: str, option: str) -> int:
-    """Bytes from `512MiB`, `2GB`, `1000`.
-
-    Raises:
-        UsageError: it is not a size.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if size <= 0:
-        raise UsageError(f"{option} {text} is not a size", expected="such as 512MiB or 2GB")
-    return size
-
-
-def parse_dtype(text: str | None) -> str | None:
-    """The format's name of a --dtype value.
-
-    Raises:
-        UsageError: it is none of the output dtypes.
-    """
-    if text is None:
-        return None
-    if text.lower() not in ALIASES:
-        raise UsageError(f"--dtype {text}", expected="float32, float16 or bfloat16")
-    return ALIASES[text.lower()]
 
 
 def is_full(digest: str) -> bool:

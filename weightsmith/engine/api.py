@@ -1,34 +1,59 @@
 """The Python functions: one for each operator."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from weightsmith.dtypes import ALIASES
 from weightsmith.engine.execute import Observer, execute
 from weightsmith.engine.outcome import Outcome
-from weightsmith.engine.settings import Settings
+from weightsmith.engine.settings import Settings, parse_dtype, parse_size
 from weightsmith.errors import UsageError
 from weightsmith.operators.operator import Operator
 from weightsmith.selection import Selection
 
+_SIZES = ("memory", "shard_size")
+
 
 def function_of(operator: type[Operator]) -> Callable[..., Outcome]:
-    """The function `weightsmith.NAME(*inputs, output=..., **options)` of an operator."""
-    own = {item.name for item in fields(operator)}
+    """The function `weightsmith.NAME(*inputs, output=..., **options)` of an operator.
 
-    def call(*inputs: str, output: str, dry_run: bool = False, **options: Any) -> Outcome:
-        parameters = {key: value for key, value in options.items() if key in own}
-        rest = {key: value for key, value in options.items() if key not in own}
-        if "dtype" in rest:
-            rest["dtype"] = ALIASES[rest["dtype"].lower()]
-        selection = Selection(tuple(rest.pop("select", ())), tuple(rest.pop("exclude", ())))
-        settings = Settings(output=str(output), selection=selection, **rest)
-        addresses = [str(address) for address in inputs]
-        if len(addresses) < len(operator.inputs):
-            raise UsageError(f"{operator.name} takes {len(operator.inputs)} inputs")
+    Options have the names of the command's, with underscores; sizes may be text ("2GB") or bytes.
+    """
+    own = {item.name for item in fields(operator)}
+    shared = {item.name for item in fields(Settings)} - {"output", "selection"}
+    known = own | shared | {"select", "exclude"}
+
+    def call(*inputs: object, output: object, dry_run: bool = False, **options: Any) -> Outcome:
+        if unknown := options.keys() - known:
+            raise UsageError(
+                f"{operator.name} has no option {min(unknown)}", expected=", ".join(sorted(known))
+            )
+        parameters = {key: options.pop(key) for key in own & options.keys()}
+        selection = Selection(*(_texts(options.pop(key, ())) for key in ("select", "exclude")))
+        for key in _SIZES & options.keys():
+            options[key] = options[key] and parse_size(str(options[key]), key)
+        if "dtype" in options:
+            options["dtype"] = parse_dtype(options["dtype"])
+        settings = Settings(output=str(output), selection=selection, **options)
+        addresses = _addresses(operator, [str(address) for address in inputs])
         return execute(operator(**parameters), addresses, settings, Observer(), dry_run=dry_run)
 
-    call.__name__ = operator.name
-    call.__doc__ = operator.__doc__
+    call.__name__ = call.__qualname__ = operator.name
+    call.__doc__ = inspect.getdoc(operator)
     return call
+
+
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _addresses(operator: type[Operator], given: list[str]) -> list[str]:
+    last = operator.inputs[-1]
+    if len(given) == len(operator.inputs) - 1 and last.stdin:
+        return [*given, "-"]
+    too_many = len(given) > len(operator.inputs) and not last.many
+    if len(given) < len(operator.inputs) or too_many:
+        names = ", ".join(each.role for each in operator.inputs)
+        raise UsageError(f"{operator.name} takes {names}", got=f"{len(given)} inputs")
+    return given

@@ -1,9 +1,12 @@
 """What can be asked of a run besides the operator's own parameters, and its defaults."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from weightsmith.dtypes import ALIASES
+from weightsmith.errors import UsageError
 from weightsmith.operators.operator import Request
 from weightsmith.selection import Selection
 
@@ -67,3 +70,34 @@ def _quota() -> int:
     except (OSError, ValueError):
         return 1 << 16
     return 1 << 16 if quota == "max" else -(-int(quota) // int(period))
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {f"{unit}I": 2 ** (10 * power) for power, unit in enumerate("KMGT", start=1)}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes from `512MiB`, `2GB`, `1000`.
+
+    Raises:
+        UsageError: it is not a size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size <= 0:
+        raise UsageError(f"{option} {text} is not a size", expected="such as 512MiB or 2GB")
+    return size
+
+
+def parse_dtype(text: str | None) -> str | None:
+    """The format's name of a --dtype value.
+
+    Raises:
+        UsageError: it is none of the output dtypes.
+    """
+    if text is None:
+        return None
+    if text.lower() not in ALIASES:
+        raise UsageError(f"--dtype {text}", expected="float32, float16 or bfloat16")
+    return ALIASES[text.lower()]

@@ -21,7 +21,7 @@ SIDECARS = "weightsmith.sidecars"
 TRANSIENT = (SIDECARS,)
 _MAX_DEPTH = 50
 _PATCHES: dict[str, Callable[[Any], bool]] = {
-    "dtype": lambda value: value in {dtype.torch_name for dtype in DTYPES.values()} - {""},
+    "dtype": lambda value: value in [dtype.torch_name for dtype in DTYPES.values()],
     "tie_word_embeddings": lambda value: isinstance(value, bool),
     "vocab_size": lambda value: type(value) is int and value >= 0,
 }
