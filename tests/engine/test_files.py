@@ -25,7 +25,7 @@ from support import (
     write_directory,
 )
 
-LARGE = {f"layer.{i}.weight": (1024, 1500) for i in range(24)}  # 74 MB in bfloat16
+LARGE = {f"layer.{i}.weight": (1024, 1500) for i in range(48)}  # 147 MB in bfloat16
 
 
 def names(directory: Path) -> set[str]:

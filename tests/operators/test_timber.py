@@ -211,7 +211,7 @@ def test_the_cache_saves_every_decomposition(models: tuple[Tensors, Tensors]) ->
 @pytest.mark.slow
 def test_resume_decomposes_no_finished_tensor_again(here: Path) -> None:
     """Killed while it works: what the journal names is taken as it is, and never read again."""
-    shapes = {f"model.layers.{i}.mlp.up_proj.weight": (700, 700) for i in range(30)}
+    shapes = {f"model.layers.{i}.mlp.up_proj.weight": (700, 700) for i in range(80)}
     base, instruct = pair(shapes)
     write_directory(Path("base"), base)
     write_directory(Path("instruct"), instruct)
