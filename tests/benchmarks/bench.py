@@ -18,7 +18,7 @@ from pathlib import Path
 
 import report
 from cases import HERE, LAMBDA, Case, large_case, small_cases
-from measure import CommandFailed, Measurement, measure, prepare, remove
+from measure import CommandFailed, Measurement, evict, measure, prepare, remove
 
 ROOT = HERE.parents[1]
 PEER = "mergekit==0.1.5"
@@ -121,6 +121,7 @@ def run_rounds(
                 remove(work / "results" / case.keep)
                 (work / "results").mkdir(exist_ok=True)
                 target.rename(work / "results" / case.keep)
+                evict(work / "results" / case.keep)
     remove(target)
     return measured
 

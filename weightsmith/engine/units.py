@@ -9,8 +9,9 @@ from weightsmith.checkpoint.shard import PAGE
 from weightsmith.dtypes import DTYPES
 from weightsmith.operators.operator import Granularity, Segment, TensorPlan
 
-# Blocks of this size stay in the second-level cache between read, arithmetic and write.
-BLOCK_ELEMENTS = 1 << 18
+# Large enough that handing units from thread to thread costs little, small enough that two results
+# and their inputs stay in the last-level cache.
+BLOCK_ELEMENTS = 1 << 21
 _SMALLEST = 4096
 
 
