@@ -141,7 +141,7 @@ def _blocks(matrix: Tensor, *, rows: bool) -> list[Tensor]:
     """Views of the matrix cut along its larger side."""
     size = min(matrix.shape)
     step = max(1, _BLOCK // max(1, size))
-    return list(matrix.split(step, dim=1 if rows else 0))
+    return list(torch.split(matrix, step, dim=1 if rows else 0))
 
 
 def damp_tail_(
