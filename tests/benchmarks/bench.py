@@ -100,12 +100,16 @@ def write_checkpoints(work: Path, names: tuple[str, ...], layers: int) -> None:
 def run_rounds(
     cases: list[Case], work: Path, rounds: int, patience: float
 ) -> dict[Case, list[Measurement]]:
-    """Measure every case once a round."""
+    """Measure every case once a round; each round begins with another case.
+
+    The first command of a round may find less free memory than those after it.
+    """
     measured: dict[Case, list[Measurement]] = {case: [] for case in cases}
     target = work / "target"
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}")
-        for case in cases:
+        first = number * len(cases) // rounds
+        for case in cases[first:] + cases[:first]:
             if case.rounds is not None and number >= case.rounds:
                 continue
             stdout = target if case.redirect else None
