@@ -5,6 +5,7 @@ lock of the target. `publish` makes them durable and renames them into place.
 """
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -141,6 +142,7 @@ class FileSink:
             self.workspace.release()
             raise
         self._fds: dict[str, int] = {}
+        self._locks: dict[int, threading.Lock] = {}
         self._place: dict[str, tuple[int, int]] = {}
         self._index: str | None = None
 
@@ -161,6 +163,7 @@ class FileSink:
                     self.workspace.tree / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
                 )
                 self._fds[name] = fd
+                self._locks[fd] = threading.Lock()
                 encoded = header.encode()
                 os.pwrite(fd, encoded, 0)
                 os.ftruncate(fd, len(encoded) + header.nbytes)
@@ -186,7 +189,8 @@ class FileSink:
         """See Sink."""
         fd, offset = self._place[tensor]
         offset += start
-        with write_errors(self.label):
+        # Two writers of one file would only spin on the kernel's lock of it.
+        with self._locks[fd], write_errors(self.label):
             while data:
                 written = os.pwrite(fd, data, offset)
                 data, offset = data[written:], offset + written

@@ -13,7 +13,7 @@ from typing import Self
 
 from weightsmith.errors import Mismatch
 
-_SECONDS = 2.0
+_SECONDS = 0.25
 
 
 def begin(path: Path, plan: str) -> None:
