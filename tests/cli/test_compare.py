@@ -85,6 +85,16 @@ def test_a_checkpoint_and_itself(trio: Trio) -> None:
     assert found["tensors"][0]["energy"]["1"] is None
 
 
+def test_the_ends_of_float32(here: Path) -> None:
+    large = np.full((4, 3), np.finfo(np.float32).max)
+    for name, values in (("a", large), ("b", -large)):
+        tensors = {"w": ("F32", values.shape, values.tobytes())}
+        Path(f"{name}.safetensors").write_bytes(encode(tensors))
+    (entry,) = facts("a.safetensors", "b.safetensors", "--spectrum")["tensors"]
+    assert (entry["sigma"], entry["cosine"]) == (1, pytest.approx(-1))
+    assert "erank_delta" not in entry
+
+
 def test_blocks_do_not_show(here: Path) -> None:
     size = 3 * (1 << 16) + 17
     a, b = (random_tensors(seed, {"w": (size,)}) for seed in (1, 2))

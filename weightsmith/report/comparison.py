@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from weightsmith.checkpoint.source import Source
 from weightsmith.errors import Mismatch
 from weightsmith.report.blocks import Reader, cut
@@ -140,4 +142,6 @@ def _matrices(left: Reader, right: Reader, pair: Pair) -> Compared:
     a, b = left.matrix(pair.a), right.matrix(pair.b)
     blocks = zip(cut(a), cut(b), strict=True)
     sums = sum((PairSums.of(x, y) for x, y in blocks), PairSums())
-    return Compared(pair, sums, pair_spectra(a, b) if sums.finite else None)
+    # Decomposed in float32, whose range the difference of two finite numbers can leave.
+    decomposable = sums.finite and sqrt(sums.square_delta) < np.finfo(np.float32).max
+    return Compared(pair, sums, pair_spectra(a, b) if decomposable else None)

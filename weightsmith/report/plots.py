@@ -41,7 +41,7 @@ def draw(comparison: Comparison, kind: str) -> bytes:
     with mpl.rc_context(_STYLE):
         rows, layers, cells = _grid(comparison)
         spectra = [each for each in comparison.tensors if each.spectra and each.sums.square_delta]
-        height = max(2.4, 0.26 * len(rows) + 1.6)
+        height = max(3.2, 0.26 * len(rows) + 1.6)
         width = min(18.0, max(7.5, 0.24 * len(layers) + 4.5))
         extra = 4.2 if spectra else 0.0
         figure = Figure(figsize=(width, height + extra), layout="constrained")
