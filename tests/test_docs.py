@@ -16,6 +16,8 @@ import pytest
 from support import environment, make_trio, random_tensors, shell, write_directory
 
 from weightsmith.cli.command import command_of
+from weightsmith.cli.compare import compare as compare_command
+from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
 from weightsmith.cli.inspect import inspect as inspect_command
 from weightsmith.cli.verify import verify as verify_command
 from weightsmith.operators.registry import operators
@@ -28,6 +30,8 @@ LINKING = [*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY"
 LINKING += sorted((ROOT / "kernels").glob("*/README.md"))
 COMMANDS: dict[str, Callable[..., None]] = {
     **{name: command_of(operator) for name, operator in operators().items()},
+    "compare": compare_command,
+    "extract-lora": extract_lora_command,
     "inspect": inspect_command,
     "verify": verify_command,
 }

@@ -11,6 +11,9 @@ EMBEDDINGS = (
     "shared.weight",
 )
 HEADS = ("*lm_head.weight", "*embed_out.weight", "output.weight")
+POSITIONS = ("*wpe.weight", "*position_embeddings.weight", "*embed_positions.weight")
+# Families whose linear layers are stored [in, out].
+TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 VOCABULARY = (*EMBEDDINGS, *HEADS, "*lm_head.bias", "*final_logits_bias")
 
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from weightsmith.checkpoint.source import Source
 from weightsmith.cli.options import Digest, Json, Verbose, is_full
-from weightsmith.cli.screen import human_size
+from weightsmith.cli.screen import Screen, human_size
 from weightsmith.engine.inputs import opened, view
 from weightsmith.errors import printable
 from weightsmith.operators.delta import DeltaMark
@@ -25,24 +26,57 @@ def inspect(
         ),
     ] = "-",
     digest: Digest = "sampled",
+    stats: Annotated[
+        bool,
+        typer.Option("--stats", help="Read it all: mean, std, extremes, zeros and norm by tensor."),
+    ] = False,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="The same, with the effective rank of matrices.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Show dtypes, sizes, fingerprint and provenance, from headers and a few samples.
 
+    With --stats or --spectrum the whole checkpoint is read, and every tensor described.
+
     \b
     Examples:
       weightsmith inspect model/
+      weightsmith inspect model/ --stats
       weightsmith delta base/ tuned/ | weightsmith inspect --json
     """
     with opened([model], lambda text: typer.echo(text, err=True)) as (source,):
         seen = view(source, Input("model", ""), full_digest=is_full(digest))
         shards = sorted(set(source.shard_of.values()))
+        found = _statistics(source, spectrum, verbose, as_json) if stats or spectrum else None
     facts = _facts(seen, shards)
+    if found is not None:
+        for tensor in facts["contents"]:
+            tensor["stats"] = found.get(tensor["name"])
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
     _print(facts, verbose=verbose)
+    if found is not None:
+        from weightsmith.report.tables import statistics_lines
+
+        for line in statistics_lines(found, spectrum=spectrum):
+            print(line)
+
+
+def _statistics(
+    source: Source, spectrum: bool, verbose: bool, as_json: bool
+) -> dict[str, dict[str, Any]]:
+    from weightsmith.report.stats import statistics
+
+    given = {"quiet": False, "verbose": verbose, "json": as_json, "output": "", "dry_run": False}
+    screen = Screen("inspect", given)
+    screen.observer.begin(source.header.nbytes)
+    try:
+        return statistics(source, spectrum=spectrum, tick=screen.observer.tick)
+    finally:
+        screen.close()
 
 
 def _facts(seen: InputView, shards: list[str]) -> dict[str, Any]:

@@ -28,6 +28,13 @@ Digest = Annotated[
     typer.Option("--digest", metavar="sampled|full", help="What fingerprints of inputs read."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for every tensor.")]
+Select = Annotated[
+    list[str], typer.Option("--select", metavar="GLOB", help="Work on these tensors only.")
+]
+Exclude = Annotated[
+    list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these tensors alone.")
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the target.")]
 
 _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
     "output": (
@@ -42,19 +49,8 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         "-",
     ),
-    "select": (
-        Annotated[
-            list[str],
-            typer.Option("--select", metavar="GLOB", help="Work on these tensors only."),
-        ],
-        [],
-    ),
-    "exclude": (
-        Annotated[
-            list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these tensors alone.")
-        ],
-        [],
-    ),
+    "select": (Select, []),
+    "exclude": (Exclude, []),
     "dtype": (
         Annotated[
             str | None,

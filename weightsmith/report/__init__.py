@@ -1,0 +1,1 @@
+"""What is said about checkpoints: comparisons, statistics, tables, plots, adapters."""
