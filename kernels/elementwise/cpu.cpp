@@ -140,7 +140,7 @@ WS_INLINE std::size_t uniform(unsigned char* out, std::size_t n, const Input* in
         std::size_t done = 0;
         for (; done + run <= count; done += run) {
             // Inputs often come straight from the page cache. The hardware prefetcher stops at every
-            // page, which costs 40 % of the speed; asking a page ahead gets it back.
+            // page, so we ask for the next one ourselves.
             for (int k = 0; k < arity(formula); ++k)
                 for (std::size_t line = 0; line < run * width; line += 64)
                     __builtin_prefetch(inputs[k].data + (first + done) * width + line + ahead);
