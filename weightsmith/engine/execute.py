@@ -144,11 +144,12 @@ def _run_files(
     before = [source.identity() for source in plan.sources]
     resumable = not any(source.sequential for source in plan.sources)
     sink = open_files(settings, furnish)
-    done = _finished_before(sink, plan.fingerprint(layout), settings, observer)
+    identity = plan.fingerprint(layout)
+    done = _finished_before(sink, identity, settings, observer)
     try:
         sink.open(layout, keep=done is not None)
         if done is None:
-            journal.begin(sink.workspace.journal, plan.fingerprint(layout))
+            journal.begin(sink.workspace.journal, identity)
         run = _run(plan, sink, settings, observer, done or frozenset())
         with journal.Journal(sink.workspace.journal, run.finished, sink.sync):
             run()

@@ -41,7 +41,9 @@ def is_directory(output: str) -> bool:
 
 
 def refuse_terminal(output: str) -> None:
-    """Raise UsageError rather than write weights to a terminal."""
+    """Raise UsageError rather than write weights to a terminal, or to nothing at all."""
+    if output == "-" and sys.stdout is None:
+        raise UsageError("standard output is closed", remedy="name a target with -o")
     if output == "-" and sys.stdout.isatty():
         raise UsageError(
             "the output is binary and standard output is a terminal",
