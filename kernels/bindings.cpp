@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "elementwise/cpu.hpp"
+#include "ternary_gemm/bindings.hpp"
 
 namespace nb = nanobind;
 namespace ew = weightsmith::elementwise;
@@ -82,4 +83,6 @@ NB_MODULE(_native, m) {
     });
     m.def("isas", &ew::isas);
     m.def("use_isa", &ew::use_isa);
+
+    weightsmith::ternary::bind(m);
 }
