@@ -36,7 +36,7 @@ COMBINATIONS = [
     *((1, 0, -1), (1, -1, -1), (1, -1, 1), (1, 0, 1), (1, 1, -1), (1, 1, 1)),
 ]
 # The order in which Algorithm 1 tries the nine pairs.
-PAIRS = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)]
+PAIRS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 @dataclass
@@ -67,8 +67,9 @@ def levels_of(scales: Floats) -> Levels:
 
 @dataclass
 class Groups:
-    """Groups in unit scale: magnitudes and weighted magnitudes [size, n], importance [size]."""
+    """Groups in columns [size, n]: weights; in unit scale their magnitudes, also weighted."""
 
+    weight: Floats
     magnitude: Floats
     weighted: Floats
     importance: Floats
@@ -93,6 +94,7 @@ def _groups(weights: Floats, importance: Floats) -> Groups:
         total = total + y
         square = square + y * x
     return Groups(
+        weights,
         magnitude,
         weighted,
         importance,
@@ -196,10 +198,7 @@ class Candidate:
     gain: Floats
 
 
-def _update(
-    scales: Floats, levels: Levels, count: Floats, total: Floats, *, tied: bool
-) -> Candidate:
-    normal = _normal_equations(levels, count, total)
+def _improve(scales: Floats, normal: Normal, *, tied: bool) -> Candidate:
     fitted = _stretch(scales, normal) if tied else _solve(scales, normal)
     # Largest first, none negative: the set of levels stays the same.
     return Candidate(-np.sort(-np.abs(fitted), axis=0), _explained(fitted, normal))
@@ -207,7 +206,8 @@ def _update(
 
 def _iterate(scales: Floats, groups: Groups, *, tied: bool) -> Candidate:
     levels = levels_of(scales)
-    return _update(scales, levels, *_tally(groups, levels.threshold), tied=tied)
+    normal = _normal_equations(levels, *_tally(groups, levels.threshold))
+    return _improve(scales, normal, tied=tied)
 
 
 def _converge(candidate: Candidate, groups: Groups, *, tied: bool) -> tuple[Candidate, int]:
@@ -223,30 +223,63 @@ def _converge(candidate: Candidate, groups: Groups, *, tied: bool) -> tuple[Cand
 
 
 def _start_of_paper(groups: Groups) -> Candidate:
-    """Sign in both planes makes both scales half the mean; the trit step then parts the planes."""
+    """Algorithm 1 after its first trit step; see `search.inl`."""
     mean = groups.total / groups.importance_total
-    threshold = np.stack([mean * np.float32(0.25), mean * np.float32(0.75)])
-    count, total = _tally(groups, threshold)
-    trit = np.zeros((2, 2, len(mean)), np.float32)
-    trit[0, 1] = trit[1, 0] = trit[1, 1] = 1
-    scales = np.stack([mean, mean]) * np.float32(0.5)
-    return _update(scales, Levels(threshold, trit, threshold), count, total, tied=False)
+    middle, top = mean * np.float32(0.25), mean * np.float32(0.75)
+    count, total = np.zeros((3, len(mean)), np.float32), np.zeros((3, len(mean)), np.float32)
+    for w, x, y, h in zip(
+        groups.weight, groups.magnitude, groups.weighted, groups.importance, strict=True
+    ):
+        both, negative = x > top, w < 0
+        some = (x > middle) & ~both
+        member = np.stack([both, some & negative, some & ~negative])
+        count += np.where(member, h, np.float32(0))
+        total += np.where(member, y, np.float32(0))
+    counts, totals = count.astype(np.float64), total.astype(np.float64)
+    normal = Normal(np.zeros((2, 2, len(mean))), totals[0] + totals[1:])
+    normal.matrix[0, 0], normal.matrix[1, 1] = counts[0] + counts[1:]
+    normal.matrix[1, 0] = counts[0]
+    return _improve(np.stack([mean, mean]) * np.float32(0.5), normal, tied=False)
 
 
-def _to_f16(x: Floats) -> Floats:
-    with np.errstate(over="ignore", under="ignore"):
-        return x.astype(np.float16).astype(np.float32)
+def _neighbours(x: Floats) -> tuple[Floats, Floats]:
+    """The float16 neighbours of positive numbers, themselves twice if they are such."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        nearest = x.astype(np.float16)
+        value = nearest.astype(np.float32)
+        bits = nearest.view(np.uint16)
+        below = (bits - np.uint16(1)).view(np.float16).astype(np.float32)
+        above = (bits + np.uint16(1)).view(np.float16).astype(np.float32)
+    odd = (value != x) & np.isfinite(value)
+    return np.where(odd & (value > x), below, value), np.where(odd & (value < x), above, value)
 
 
 def _rounded(scales: Floats, groups: Groups, ratio: Floats | None) -> Floats:
-    """Scales that float16 holds in the units of the weights; tied ones by their common unit."""
-    factor = groups.to_unit
+    """Scales that float16 holds in the units of the weights: up or down, whichever costs least."""
+    levels = levels_of(scales)
+    normal = _normal_equations(levels, *_tally(groups, levels.threshold))
+    factor, planes = groups.to_unit, len(scales)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         if ratio is None:
-            rounded = _to_f16(scales / factor) * factor
+            sides = [_neighbours(scale / factor) for scale in scales]
+            choices = [
+                np.stack([side[number >> k & 1] for k, side in enumerate(sides)]) * factor
+                for number in range(2**planes)
+            ]
         else:
-            rounded = _to_f16(scales[0] / ratio[0] / factor) * ratio[:, None] * factor
-    return np.where(factor == 0, np.float32(0), rounded)
+            units = _neighbours(scales[0] / ratio[0] / factor)
+            choices = [unit * ratio[:, None] * factor for unit in units]
+        best, least = choices[0], np.full(scales.shape[1], np.inf)
+        for number, tried in enumerate(choices):
+            cost = np.zeros(scales.shape[1])
+            a = tried.astype(np.float64)
+            for k in range(planes):
+                cost -= 2.0 * a[k] * normal.right[k]
+                for j in range(k + 1):
+                    cost += (2.0 if j < k else 1.0) * a[k] * a[j] * normal.matrix[k, j]
+            better = (cost < least) | (number == 0)
+            best, least = np.where(better, tried, best), np.where(better, cost, least)
+    return np.where(factor == 0, np.float32(0), best)
 
 
 def _error(scales: Floats, groups: Groups) -> Doubles:
@@ -350,9 +383,7 @@ def _nearest(levels: Levels, weights: Floats) -> tuple[Floats, Floats]:
     return np.where(negative, -value, value), np.where(negative, -trit, trit)
 
 
-def assign(
-    trits: Trits, weights: Floats, scales: Floats, group: int
-) -> tuple[float, float, int]:
+def assign(trits: Trits, weights: Floats, scales: Floats, group: int) -> tuple[float, float, int]:
     """Trits [rows, planes, columns] of the level next to each weight.
 
     Returns:

@@ -30,6 +30,7 @@ constexpr int most_starts[] = {0, 3, 8, 12};
 // One group in each lane, scaled by a power of two so that the largest magnitude is in [.5, 1).
 struct Group {
     std::size_t size;
+    const Floats* weight;     // [size], as given
     const Floats* magnitude;  // [size]
     const Floats* weighted;   // magnitude times importance
     const float* importance;
@@ -186,8 +187,7 @@ struct Candidate {
 };
 
 template <int K>
-__attribute__((noinline)) void update(Candidate<K>& candidate, const Levels<K>& levels, const Tally<K>& found, bool tied) {
-    const Normal<K> normal = normal_equations<K>(levels, found);
+__attribute__((noinline)) void improve(Candidate<K>& candidate, const Normal<K>& normal, bool tied) {
     if (tied) {
         stretch(candidate.scales, normal);
     } else {
@@ -200,7 +200,7 @@ __attribute__((noinline)) void update(Candidate<K>& candidate, const Levels<K>& 
 template <int K>
 inline void iterate(Candidate<K>& candidate, const Group& group, bool tied) {
     const Levels<K> levels = levels_of(candidate.scales);
-    update(candidate, levels, tally<K>(group, levels.threshold), tied);
+    improve(candidate, normal_equations<K>(levels, tally<K>(group, levels.threshold)), tied);
 }
 
 template <int K>
@@ -230,40 +230,78 @@ inline std::uint64_t converge(Candidate<K>& candidate, const Group& group, bool 
     return iterations;
 }
 
-// The start of the paper's algorithm: sign in both planes makes both scales half the mean, and its
-// trit step then gives one plane the larger magnitudes and the other all but the smallest.
+// The start of the paper's algorithm: sign in both planes makes both scales half the mean. Its trit
+// step then gives the larger magnitudes to both planes and those around half the mean to one: to the
+// first where they are negative, to the second where they are positive (see algorithm1.inl on ties).
 inline Candidate<2> start_of_paper(const Group& group) {
     const Floats mean = group.total / group.importance_total;
-    Levels<2> levels;
-    levels.trit[0][0] = every(0.0f);
-    levels.trit[0][1] = levels.trit[1][0] = levels.trit[1][1] = every(1.0f);
-    Floats threshold[2] = {mean * 0.25f, mean * 0.75f};
-    Tally<2> found;
-    tally_some<0, 2>(group, threshold, found.count, found.sum);
-    for (int m = 2; m <= level_count<2>; ++m) found.count[m] = found.sum[m] = Floats{};
-    for (int m = 2; m < level_count<2>; ++m) levels.trit[m][0] = levels.trit[m][1] = Floats{};
+    const Floats middle = mean * 0.25f, top = mean * 0.75f;
+    Floats count[3]{}, sum[3]{};  // of those in both planes, in the first, in the second
+    for (std::size_t j = 0; j < group.size; ++j) {
+        const Floats x = group.magnitude[j], y = group.weighted[j], h = every(group.importance[j]);
+        const Ints both = x > top, some = (x > middle) & ~both, negative = group.weight[j] < 0.0f;
+        const Ints member[3] = {both, some & negative, some & ~negative};
+        for (int m = 0; m < 3; ++m) {
+            count[m] += Floats(member[m] & Ints(h));
+            sum[m] += Floats(member[m] & Ints(y));
+        }
+    }
+    Normal<2> normal{};
+    for (int k = 0; k < 2; ++k) {
+        normal.matrix[k][k] = wide(count[0]) + wide(count[1 + k]);
+        normal.right[k] = wide(sum[0]) + wide(sum[1 + k]);
+    }
+    normal.matrix[1][0] = wide(count[0]);
     Candidate<2> candidate;
     candidate.scales.plane[0] = candidate.scales.plane[1] = mean * 0.5f;
-    update(candidate, levels, found, false);
+    improve(candidate, normal, false);
     return candidate;
 }
 
-inline float to_f16(float x) { return F16::widen(F16::narrow(x)); }
+// The float16 neighbours of a positive number, itself twice if it is one.
+struct Neighbours {
+    float value[2];
+};
+inline Neighbours neighbours_of(float x) {
+    const std::uint16_t nearest = F16::narrow(x);
+    const float value = F16::widen(nearest);
+    if (value == x || nearest >= 0x7c00) return {{value, value}};
+    if (value > x) return {{F16::widen(std::uint16_t(nearest - 1)), value}};
+    return {{value, F16::widen(std::uint16_t(nearest + 1))}};
+}
 
-// Rounds scales, in the units of the weights, to float16; tied ones by their common unit.
+// Rounds scales, in the units of the weights, to float16: up or down, whichever costs least with the
+// weights assigned as they are. Tied ones are rounded by their common unit.
 template <int K>
 inline void round_scales(Scales<K>& scales, const Group& group, const float* ratio) {
+    const Levels<K> levels = levels_of(scales);
+    const Normal<K> normal = normal_equations<K>(levels, tally<K>(group, levels.threshold));
     for (int lane = 0; lane < lanes; ++lane) {
         const float factor = group.to_unit[lane];
-        if (factor == 0.0f) {
-            for (int k = 0; k < K; ++k) scales.plane[k][lane] = 0.0f;
-        } else if (ratio != nullptr) {
-            const float unit = to_f16(scales.plane[0][lane] / ratio[0] / factor);
-            for (int k = 0; k < K; ++k) scales.plane[k][lane] = unit * ratio[k] * factor;
-        } else {
-            for (int k = 0; k < K; ++k)
-                scales.plane[k][lane] = to_f16(scales.plane[k][lane] / factor) * factor;
+        Neighbours found[K];
+        const int free = ratio == nullptr ? K : 1;
+        for (int k = 0; k < free; ++k)
+            found[k] = neighbours_of(scales.plane[k][lane] / (ratio ? ratio[k] : 1.0f) / factor);
+        double least = HUGE_VAL;
+        float best[K]{};
+        for (int combination = 0; combination < 1 << free && factor != 0.0f; ++combination) {
+            float tried[K];
+            double cost = 0.0;
+            for (int k = 0; k < K; ++k) {
+                tried[k] = ratio ? found[0].value[combination] * ratio[k] * factor
+                                 : found[k].value[combination >> k & 1] * factor;
+                const double a = tried[k];
+                cost -= 2.0 * a * lane_of(normal.right[k], lane);
+                for (int l = 0; l <= k; ++l)
+                    cost += (l < k ? 2.0 : 1.0) * a * double(tried[l]) *
+                            lane_of(normal.matrix[k][l], lane);
+            }
+            if (combination == 0 || cost < least) {
+                least = cost;
+                for (int k = 0; k < K; ++k) best[k] = tried[k];
+            }
         }
+        for (int k = 0; k < K; ++k) scales.plane[k][lane] = best[k];
     }
 }
 
@@ -349,7 +387,7 @@ template <int K>
 inline Fitted fit_rows(float* scales, std::uint8_t* ratio, const float* weights,
                           const float* importance, Shape shape, Ratios ratios, int starts) {
     const std::size_t group_count = shape.groups();
-    Buffer<Floats> magnitudes(shape.group), weighted(shape.group);
+    Buffer<Floats> columns(shape.group), magnitudes(shape.group), weighted(shape.group);
     Fitted total{0, 0};
     for (std::size_t first = 0; first < shape.rows; first += lanes) {
         const Strip strip = strip_of(weights, shape, first);
@@ -358,10 +396,10 @@ inline Fitted fit_rows(float* scales, std::uint8_t* ratio, const float* weights,
             Group group{};
             group.size = std::min(shape.group, shape.columns - start);
             group.importance = importance + start;
-            load_columns(magnitudes.data(), strip, start, group.size);
+            load_columns(columns.data(), strip, start, group.size);
             Floats largest{};
             for (std::size_t j = 0; j < group.size; ++j) {
-                magnitudes[j] = magnitude(magnitudes[j]);
+                magnitudes[j] = magnitude(columns[j]);
                 largest = magnitudes[j] > largest ? magnitudes[j] : largest;
             }
             for (int lane = 0; lane < lanes; ++lane) group.to_unit[lane] = unit_factor(largest[lane]);
@@ -372,6 +410,7 @@ inline Fitted fit_rows(float* scales, std::uint8_t* ratio, const float* weights,
                 group.total += weighted[j];
                 group.square += weighted[j] * magnitudes[j];
             }
+            group.weight = columns.data();
             group.magnitude = magnitudes.data();
             group.weighted = weighted.data();
             Best<K> best;
