@@ -2,7 +2,8 @@
 
 Every block of sh or python in README.md and docs/*.md runs, unless its first line begins with
 `# not run`. The blocks of a page run in order, in one directory that holds the checkpoints base/,
-tuned/, instruct/ and thinking/.
+tuned/, instruct/ and thinking/; for a page that asks for them, a model that runs, small/, and a
+text, novel.txt.
 """
 
 import inspect
@@ -19,6 +20,7 @@ from weightsmith.cli.command import command_of
 from weightsmith.cli.compare import compare as compare_command
 from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
 from weightsmith.cli.inspect import inspect as inspect_command
+from weightsmith.cli.perplexity import perplexity as perplexity_command
 from weightsmith.cli.verify import verify as verify_command
 from weightsmith.operators.registry import operators
 
@@ -33,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare_command,
     "extract-lora": extract_lora_command,
     "inspect": inspect_command,
+    "perplexity": perplexity_command,
     "verify": verify_command,
 }
 
@@ -95,6 +98,11 @@ def test_every_option_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_examples_run(page: Path, models: Path) -> None:
+    if any("small" in text for _, text in blocks(page)):
+        from models import tiny_model  # takes seconds to import
+
+        tiny_model(models / "small")
+        (models / "novel.txt").write_text("It is a truth universally acknowledged. " * 20)
     for language, text in blocks(page):
         if language == "sh":
             done = shell(f"set -e\n{text}")
