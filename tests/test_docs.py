@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support import environment, make_trio, random_tensors, shell, write_directory
 
+from weightsmith.cli.calibrate import calibrate as calibrate_command
 from weightsmith.cli.command import command_of
 from weightsmith.cli.compare import compare as compare_command
 from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
@@ -32,6 +33,7 @@ LINKING = [*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY"
 LINKING += sorted((ROOT / "kernels").glob("*/README.md"))
 COMMANDS: dict[str, Callable[..., None]] = {
     **{name: command_of(operator) for name, operator in operators().items()},
+    "calibrate": calibrate_command,
     "compare": compare_command,
     "extract-lora": extract_lora_command,
     "inspect": inspect_command,

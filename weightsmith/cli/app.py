@@ -14,6 +14,7 @@ DEBUG = "WEIGHTSMITH_DEBUG"
 
 def build() -> typer.Typer:
     """The whole command line."""
+    from weightsmith.cli.calibrate import calibrate
     from weightsmith.cli.command import command_of
     from weightsmith.cli.compare import compare
     from weightsmith.cli.extract_lora import extract_lora
@@ -32,6 +33,7 @@ def build() -> typer.Typer:
     app.callback()(_main)
     for name, operator in operators().items():
         app.command(name)(command_of(operator))
+    app.command("calibrate")(calibrate)
     app.command("compare")(compare)
     app.command("extract-lora")(extract_lora)
     app.command("inspect")(inspect)

@@ -57,7 +57,7 @@ def load(address: str | Path, *, dtype: str = "float32", device: str = "cpu") ->
     import torch
 
     tokenizer = load_tokenizer(address)
-    with _quiet(transformers), _told(label):
+    with _quiet(transformers), told(label):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             label, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
         )
@@ -80,7 +80,7 @@ def load_tokenizer(address: str | Path) -> Any:
         WeightsmithError: there is none that transformers can load.
     """
     transformers = require_transformers()
-    with _quiet(transformers), _told(str(address)):
+    with _quiet(transformers), told(str(address)):
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(address), local_files_only=True)
     if not tokenizer.is_fast:
         raise UsageError("the tokenizer does not say where its tokens stand", file=address)
@@ -128,7 +128,7 @@ def require_transformers() -> Any:
 
 
 @contextmanager
-def _told(label: str) -> Iterator[None]:
+def told(label: str) -> Iterator[None]:
     """Turn the many exceptions of a loader into one of ours."""
     try:
         yield
