@@ -2,7 +2,7 @@ from typing import Any
 
 from typing_extensions import Buffer
 
-ternary: Any  # ternary_gemm/bindings.cpp
+ternary_gemm: Any  # ternary_gemm/bindings.cpp
 
 def cast(out: Buffer, out_dtype: str, a: Buffer, a_dtype: str, /) -> int: ...
 def difference(

@@ -11,6 +11,7 @@
 
 #include "elementwise/cpu.hpp"
 #include "ternary_gemm/bindings.hpp"
+#include "trit_fit/bindings.hpp"
 
 namespace nb = nanobind;
 namespace ew = weightsmith::elementwise;
@@ -84,5 +85,8 @@ NB_MODULE(_native, m) {
     m.def("isas", &ew::isas);
     m.def("use_isa", &ew::use_isa);
 
-    weightsmith::ternary::bind(m);
+    nb::module_ trit_fit = m.def_submodule("trit_fit");
+    bind_trit_fit(trit_fit);
+    nb::module_ ternary_gemm = m.def_submodule("ternary_gemm");
+    bind_ternary_gemm(ternary_gemm);
 }

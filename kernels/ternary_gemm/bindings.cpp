@@ -15,9 +15,13 @@ namespace nb = nanobind;
 namespace weightsmith::ternary {
 namespace {
 
-template <typename T, typename... More>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu, More...>;
+template <typename... Traits>
+using Array = nb::ndarray<nb::c_contig, nb::device::cpu, Traits...>;
 using S = const std::string&;
+
+// float16, or float32 where the scales of tied planes are no float16; as integers, which no cast of
+// a model to another dtype can hurt.
+using Scales = Array<>;
 
 void require(bool fits, const char* what) {
     if (!fits) throw std::invalid_argument(what);
@@ -28,22 +32,21 @@ Planes shape_of(std::size_t rows, std::size_t inputs, std::size_t span, int plan
     require(rows > 0 && inputs > 0, "a matrix without rows or columns");
     require(span == 32 || span == 64 || span == 128, "a span is 32, 64 or 128 inputs");
     require(planes >= 1 && planes <= 3, "there are 1, 2 or 3 planes");
-    return {nullptr, nullptr, rows, inputs, span, planes};
+    return {nullptr, nullptr, false, rows, inputs, span, planes};
 }
 
-Planes planes_of(const Array<const std::uint8_t>& codes, const Array<const std::int16_t>& scales,
+std::size_t code_bytes(const Planes& w) { return w.blocks() * w.strips() * w.planes * 64; }
+
+Planes planes_of(const Array<const std::uint8_t>& codes, const Scales& scales,
                  std::size_t rows, std::size_t inputs, std::size_t span, int planes) {
     Planes w = shape_of(rows, inputs, span, planes);
-    require(codes.size() == w.blocks() * w.strips() * planes * 64, "codes do not fit the shape");
+    require(codes.size() == code_bytes(w), "codes do not fit the shape");
     require(scales.size() == w.blocks() * w.spans() * planes * 8, "scales do not fit the shape");
     w.codes = codes.data();
-    w.scales = reinterpret_cast<const std::uint16_t*>(scales.data());
+    w.wide = scales.dtype() == nb::dtype<std::int32_t>();
+    require(w.wide || scales.dtype() == nb::dtype<std::int16_t>(), "scales are int16 or int32");
+    w.scales = scales.data();
     return w;
-}
-
-std::size_t packed_size(const Planes& w, std::size_t group) {
-    require(group > 0 && group % w.span == 0, "a group is a whole number of spans");
-    return w.rows * w.planes * (ceil_div(w.inputs, 5) + 2 * ceil_div(w.inputs, group));
 }
 
 template <typename Weights>
@@ -58,10 +61,13 @@ void multiply(const Weights& w, const Array<const float, nb::ndim<2>>& x,
 
 }  // namespace
 
-void bind(nb::module_& parent) {
-    nb::module_ m = parent.def_submodule("ternary");
+}  // namespace weightsmith::ternary
+
+void bind_ternary_gemm(nb::module_& m) {
+    using namespace weightsmith::ternary;
+
     m.def("linear", [](Array<const float, nb::ndim<2>> x, Array<const std::uint8_t> codes,
-                       Array<const std::int16_t> scales, std::size_t span, int planes,
+                       Scales scales, std::size_t span, int planes,
                        Array<float, nb::ndim<2>> y, S act, unsigned threads) {
         multiply(planes_of(codes, scales, y.shape(1), x.shape(1), span, planes), x, y, act,
                  threads);
@@ -75,7 +81,7 @@ void bind(nb::module_& parent) {
                      values.shape(0), values.shape(1)};
         multiply(w, x, y, act, threads);
     });
-    m.def("dequantize", [](Array<const std::uint8_t> codes, Array<const std::int16_t> scales,
+    m.def("dequantize", [](Array<const std::uint8_t> codes, Scales scales,
                            std::size_t rows, std::size_t span, int planes, std::size_t first,
                            Array<float, nb::ndim<2>> out, unsigned threads) {
         const Planes w = planes_of(codes, scales, rows, out.shape(1), span, planes);
@@ -84,24 +90,18 @@ void bind(nb::module_& parent) {
         nb::gil_scoped_release release;
         dequantize(w, first, out.shape(0), out.data(), threads);
     });
-    m.def("expand", [](Array<const std::uint8_t> packed, std::size_t rows, std::size_t inputs,
-                       std::size_t group, std::size_t span, int planes,
-                       Array<std::uint8_t> codes, Array<std::int16_t> scales) {
-        const Planes shape =
-            planes_of(Array<const std::uint8_t>(codes), Array<const std::int16_t>(scales), rows,
-                      inputs, span, planes);
-        require(packed.size() == packed_size(shape, group), "packed rows do not fit the shape");
+    m.def("arrange", [](Array<const std::int8_t, nb::ndim<3>> trits, Array<std::uint8_t> codes) {
+        const Planes shape = shape_of(trits.shape(0), trits.shape(2), 32, int(trits.shape(1)));
+        require(codes.size() == code_bytes(shape), "codes do not fit the shape");
         nb::gil_scoped_release release;
-        expand(packed.data(), shape, group, codes.data(),
-               reinterpret_cast<std::uint16_t*>(scales.data()));
+        arrange(shape, trits.data(), codes.data());
     });
-    m.def("fold", [](Array<const std::uint8_t> codes, Array<const std::int16_t> scales,
-                     std::size_t rows, std::size_t inputs, std::size_t group, std::size_t span,
-                     int planes, Array<std::uint8_t> packed) {
-        const Planes w = planes_of(codes, scales, rows, inputs, span, planes);
-        require(packed.size() == packed_size(w, group), "packed rows do not fit the shape");
+    m.def("restore", [](Array<const std::uint8_t> codes, Array<std::int8_t, nb::ndim<3>> trits) {
+        Planes w = shape_of(trits.shape(0), trits.shape(2), 32, int(trits.shape(1)));
+        require(codes.size() == code_bytes(w), "codes do not fit the shape");
+        w.codes = codes.data();
         nb::gil_scoped_release release;
-        fold(w, group, packed.data());
+        restore(w, trits.data());
     });
     m.def("touch", [](Array<const std::uint8_t> data) {
         nb::gil_scoped_release release;
@@ -110,5 +110,3 @@ void bind(nb::module_& parent) {
     m.def("paths", &paths);
     m.def("use_path", &use_path);
 }
-
-}  // namespace weightsmith::ternary

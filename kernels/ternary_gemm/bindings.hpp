@@ -2,8 +2,4 @@
 
 #include <nanobind/nanobind.h>
 
-namespace weightsmith::ternary {
-
-void bind(nanobind::module_& m);
-
-}  // namespace weightsmith::ternary
+void bind_ternary_gemm(nanobind::module_& m);

@@ -38,7 +38,6 @@ WS_TARGET WS_INLINE void block_of(const Planes& w, std::size_t block, const Toke
     const std::size_t all = w.strips(), spans = w.spans(), wide = w.span / strip_inputs;
     const std::size_t planes = std::size_t(w.planes), step = 64 * planes;
     const std::uint8_t* const codes = w.codes + block * all * step;
-    const std::uint16_t* const scales = w.scales + block * spans * planes * 8;
     for (int half = 0; half < Vector::halves; ++half) {
         Vector::Floats y[T][4] = {};
         for (std::size_t s = 0; s < spans; ++s) {
@@ -51,9 +50,9 @@ WS_TARGET WS_INLINE void block_of(const Planes& w, std::size_t block, const Toke
                     accumulate<parts, T>(sum, first, step, 4, x, strip);
                 else
                     accumulate<parts, T>(sum, first, step, here, x, strip);
-                const std::uint16_t* const alpha = scales + (s * planes + k) * 8 + half * 4;
+                const std::size_t alpha = ((block * spans + s) * planes + k) * 8 + half * 4;
                 for (int t = 0; t < T; ++t) {
-                    const Vector::Scales a(alpha, x.scales[t][s]);
+                    const Vector::Scales a(w, alpha, x.scales[t][s]);
                     const std::int32_t* const offset = x.offsets[t] + s * 8;
                     fuse<0, parts>(y[t][0], sum[t], offset, a);
                     fuse<1, parts>(y[t][1], sum[t], offset, a);
@@ -114,7 +113,7 @@ WS_TARGET void rows_of(const Rows& w, std::size_t first, std::size_t last, const
                 n = Bytes::with_offset(n, given.offsets[0] + s * 8);
                 Bytes::fuse(sum, n, given.scales[0][s]);
             }
-            y[token * w.rows + row] = widen_scale(w.scales[row]) * Bytes::sum(sum);
+            y[token * w.rows + row] = widen_f16(w.scales[row]) * Bytes::sum(sum);
         }
     }
 }
@@ -133,8 +132,8 @@ WS_TARGET WS_INLINE void take(Float8 (&sum)[4], Word8 codes, const Float8 (&x)[4
 
 template <int r>
 WS_TARGET WS_INLINE void add_scaled(Float8 (&y)[4][4], const Float8 (&sum)[4][4],
-                                    const std::uint16_t* scales) {
-    const float scale = widen_scale(scales[r]);
+                                    const Planes& w, std::size_t alpha) {
+    const float scale = scale_at(w, alpha + r);
     for (int b = 0; b < 4; ++b) y[r][b] += scale * sum[r][b];
 }
 
@@ -147,7 +146,6 @@ WS_TARGET void floats_of(const Planes& w, std::size_t first, std::size_t last, c
         for (std::size_t token = 0; token < tokens; ++token) {
             const std::size_t block = unit / 2, half = unit % 2;
             const std::uint8_t* const codes = w.codes + block * all * step + half * 32;
-            const std::uint16_t* const scales = w.scales + block * spans * planes * 8 + half * 4;
             const float* const values = x + token * all * strip_inputs;
             Float8 total[4][4] = {};
             for (std::size_t s = 0; s < spans; ++s)
@@ -164,11 +162,11 @@ WS_TARGET void floats_of(const Planes& w, std::size_t first, std::size_t last, c
                         take<2>(sum[2], code, given);
                         take<3>(sum[3], code, given);
                     }
-                    const std::uint16_t* const alpha = scales + (s * planes + k) * 8;
-                    add_scaled<0>(total, sum, alpha);
-                    add_scaled<1>(total, sum, alpha);
-                    add_scaled<2>(total, sum, alpha);
-                    add_scaled<3>(total, sum, alpha);
+                    const std::size_t alpha = ((block * spans + s) * planes + k) * 8 + half * 4;
+                    add_scaled<0>(total, sum, w, alpha);
+                    add_scaled<1>(total, sum, w, alpha);
+                    add_scaled<2>(total, sum, w, alpha);
+                    add_scaled<3>(total, sum, w, alpha);
                 }
             for (std::size_t r = 0; r < 4 && unit * 4 + r < w.rows; ++r) {
                 const Float8 lanes = (total[r][0] + total[r][2]) + (total[r][1] + total[r][3]);
@@ -197,7 +195,7 @@ WS_TARGET void floats_of(const Rows& w, std::size_t first, std::size_t last, con
             float lanes[8];
             for (std::size_t l = 0; l < 8; ++l)
                 lanes[l] = (sum[l] + sum[l + 16]) + (sum[l + 8] + sum[l + 24]);
-            y[token * w.rows + row] = widen_scale(w.scales[row]) * sum_lanes(lanes);
+            y[token * w.rows + row] = widen_f16(w.scales[row]) * sum_lanes(lanes);
         }
 }
 
@@ -206,14 +204,13 @@ WS_TARGET void values_of(const Planes& w, std::size_t block, std::size_t count, 
     const std::size_t all = w.strips(), spans = w.spans(), planes = std::size_t(w.planes);
     for (std::size_t r = 0; r < count; ++r) {
         const std::uint8_t* const codes = w.codes + block * all * 64 * planes + r / 4 * 32;
-        const std::uint16_t* const scales = w.scales + block * spans * planes * 8 + r;
         const int shift = int(r % 4 * 2);
         for (std::size_t i = 0; i < all; ++i) {
             float sum[strip_inputs] = {};
             for (std::size_t k = 0; k < planes; ++k) {
                 const std::uint8_t* const here = codes + (i * planes + k) * 64;
                 const std::size_t s = i * strip_inputs / w.span;
-                const float scale = widen_scale(scales[(s * planes + k) * 8]);
+                const float scale = scale_at(w, ((block * spans + s) * planes + k) * 8 + r);
                 for (std::size_t j = 0; j < strip_inputs; ++j)
                     sum[j] += float(int(here[j] >> shift & 3) - 1) * scale;
             }

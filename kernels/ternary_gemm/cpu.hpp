@@ -15,8 +15,9 @@ constexpr std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1
 
 // Trit planes in the kernel layout.
 struct Planes {
-    const std::uint8_t* codes;    // [blocks, strips, planes, 64]
-    const std::uint16_t* scales;  // float16 bits, [blocks, spans, planes, 8]
+    const std::uint8_t* codes;  // [blocks, strips, planes, 64]
+    const void* scales;         // [blocks, spans, planes, 8]
+    bool wide;                  // whether scales are float32; else float16
     std::size_t rows, inputs;
     std::size_t span;  // inputs that share scales: 32, 64 or 128
     int planes;        // 1, 2 or 3
@@ -49,12 +50,9 @@ void linear(const Rows& w, const float* x, std::size_t tokens, Activation act, f
 void dequantize(const Planes& w, std::size_t first, std::size_t count, float* out,
                 unsigned threads);
 
-// Packed rows (docs/formats.md) of w's shape into the kernel layout; throws std::invalid_argument for
-// a byte that is no five trits and for a scale that is negative or not finite.
-void expand(const std::uint8_t* packed, const Planes& shape, std::size_t group,
-            std::uint8_t* codes, std::uint16_t* scales);
-// And back.
-void fold(const Planes& w, std::size_t group, std::uint8_t* packed);
+// Trits -1, 0, 1 of whole blocks' rows, [rows, planes, inputs], into codes, and back.
+void arrange(const Planes& shape, const std::int8_t* trits, std::uint8_t* codes);
+void restore(const Planes& w, std::int8_t* trits);
 
 // Reads a buffer as fast as one thread can: what benchmarks hold the kernels against.
 std::uint64_t touch(const std::uint8_t* data, std::size_t nbytes);

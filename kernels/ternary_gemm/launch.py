@@ -49,7 +49,7 @@ def run(x: Tensor, packed: Packed, form: str, options: Mapping[str, int]) -> Ten
     each = triton.cdiv(spans, splits)
     splits = triton.cdiv(spans, each)
     partial = x.new_empty((splits, *y.shape), dtype=torch.float32) if splits > 1 else y
-    weights = (packed.codes, packed.scales.view(torch.float16))
+    weights = (packed.codes, packed.float_scales)
     sizes = (packed.out_features, packed.in_features, packed.codes.shape[1], spans)
     fixed = {"SPAN": packed.span, "PLANES": packed.planes}
     with torch.cuda.device_of(x):

@@ -10,7 +10,7 @@ if not os.environ.get("WEIGHTSMITH_REFERENCE"):
     try:
         from weightsmith.kernels import _native
 
-        native = _native.ternary
+        native = _native.ternary_gemm
     except ImportError:
         warnings.warn(
             "weightsmith was installed without its native kernels: packed models run as dense "

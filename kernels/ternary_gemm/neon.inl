@@ -68,8 +68,8 @@ struct Vector {
     };
     struct Scales {
         float s[4];
-        WS_INLINE Scales(const std::uint16_t* alpha, float x) {
-            for (int r = 0; r < 4; ++r) s[r] = widen_scale(alpha[r]) * x;
+        WS_INLINE Scales(const Planes& w, std::size_t i, float x) {
+            for (int r = 0; r < 4; ++r) s[r] = scale_at(w, i + r) * x;
         }
         template <int r>
         WS_INLINE float row() const {

@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from weightsmith.kernels.ternary_gemm import reference
 from weightsmith.kernels.ternary_gemm.native import native
 from weightsmith.kernels.ternary_gemm.reference import BLOCK, STRIP, span_of
+
+
+def narrow(scales: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Scales as float16, which hold most of them exactly."""
+    with np.errstate(over="ignore"):
+        return scales.astype(np.float16)
 
 
 @dataclass(frozen=True)
@@ -16,8 +24,8 @@ class Packed:
 
     Attributes:
         codes: uint8 [blocks, strips, planes, 64]; see README.md.
-        scales: int16 [blocks, spans, planes, 8], the bits of float16, which no cast of a model to
-            another dtype can hurt.
+        scales: [blocks, spans, planes, 8], the bits of float16 as int16, or of float32 as int32
+            where some scale is no float16: integers, which no cast of a model can hurt.
         out_features: rows; the last block may have fewer than 8.
         in_features: columns; the last strip may have fewer than 32.
         group: columns that share a scale.
@@ -39,6 +47,11 @@ class Packed:
         """Columns that the kernels take at once; they share a scale."""
         return span_of(self.group)
 
+    @property
+    def float_scales(self) -> Tensor:
+        """The scales as the floats that they are."""
+        return self.scales.view(torch.float16 if self.scales.element_size() == 2 else torch.float32)
+
     @classmethod
     def empty(
         cls,
@@ -46,51 +59,48 @@ class Packed:
         in_features: int,
         planes: int,
         group: int,
+        *,
+        wide: bool = False,
         device: torch.device | str | None = None,
     ) -> Self:
-        """Room for a matrix; `device` may be meta."""
+        """Room for a matrix; `device` may be meta, `wide` scales are float32."""
         blocks, strips = -(-out_features // BLOCK), -(-in_features // STRIP)
         spans = -(-in_features // span_of(group))
         codes = torch.empty((blocks, strips, planes, 64), dtype=torch.uint8, device=device)
-        scales = torch.empty((blocks, spans, planes, BLOCK), dtype=torch.int16, device=device)
+        kind = torch.int32 if wide else torch.int16
+        scales = torch.empty((blocks, spans, planes, BLOCK), dtype=kind, device=device)
         return cls(codes, scales, out_features, in_features, group)
 
     @classmethod
-    def expand(cls, rows: Tensor, in_features: int, planes: int, group: int) -> Self:
-        """From rows as files have them, uint8 [out_features, row_bytes].
+    def of(cls, trits: NDArray[np.int8], scales: NDArray[np.float32], group: int) -> Self:
+        """From trits [out, planes, in] and scales [out, groups, planes]."""
+        rows, planes, inputs = trits.shape
+        packed = cls.empty(rows, inputs, planes, group, wide=bool((narrow(scales) != scales).any()))
+        packed.fill(0, trits, scales)
+        return packed
 
-        Raises:
-            ValueError: they do not fit the shape, or hold what no row can.
-        """
+    def fill(self, first: int, trits: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+        """Write rows from `first`, the start of a block, on the CPU."""
+        begin, end = first // BLOCK, -(-(first + len(trits)) // BLOCK)
+        codes = self.codes[begin:end].numpy()
         if native is None:
-            codes, scales = reference.layout(
-                *reference.unpack(rows.cpu().numpy(), in_features, planes, group), group
-            )
-            laid = torch.from_numpy(codes), torch.from_numpy(scales.view("i2"))
-            return cls(*laid, rows.shape[0], in_features, group).to(rows.device)
-        packed = cls.empty(rows.shape[0], in_features, planes, group, "cpu")
-        shape = (packed.out_features, in_features, group, packed.span, planes)
-        native.expand(rows.cpu().contiguous(), *shape, packed.codes, packed.scales)
-        return packed.to(rows.device)
+            codes[:] = reference.arrange(trits)
+        else:
+            native.arrange(np.ascontiguousarray(trits), codes)
+        laid = reference.arrange_scales(scales, self.in_features, self.group)
+        self.float_scales[begin:end].numpy()[:] = laid
 
-    def to(self, device: torch.device) -> Self:
-        """The same on another device."""
-        shape = (self.out_features, self.in_features, self.group)
-        return type(self)(self.codes.to(device), self.scales.to(device), *shape)
-
-    def fold(self) -> Tensor:
-        """The rows as files have them; the reverse of `expand`."""
-        codes, scales = self.codes.cpu(), self.scales.cpu()
+    def rows(self, first: int, count: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Trits and scales of some rows from the start of a block, as `fill` takes them."""
+        begin, end = first // BLOCK, -(-(first + count) // BLOCK)
+        codes = self.codes[begin:end].cpu().numpy()
         if native is None:
-            laid = codes.numpy(), scales.numpy().view("f2")
-            shape = (self.out_features, self.in_features, self.group)
-            return torch.from_numpy(reference.pack(*reference.unlayout(*laid, *shape)))
-        groups = -(-self.in_features // self.group)
-        nbytes = self.planes * (-(-self.in_features // 5) + 2 * groups)
-        rows = torch.empty((self.out_features, nbytes), dtype=torch.uint8)
-        sizes = (self.out_features, self.in_features, self.group, self.span, self.planes)
-        native.fold(codes, scales, *sizes, rows)
-        return rows
+            trits = reference.restore(codes, count, self.in_features)
+        else:
+            trits = np.empty((count, self.planes, self.in_features), np.int8)
+            native.restore(codes, trits)
+        laid = self.float_scales[begin:end].cpu().numpy()
+        return trits, reference.restore_scales(laid, count, self.in_features, self.group)
 
     def dequantize(self) -> Tensor:
         """The weights, float32 [out_features, in_features], on any device."""
@@ -98,7 +108,7 @@ class Packed:
         blocks, strips, planes, _ = self.codes.shape
         fields = self.codes.view(blocks, strips, planes, 2, 1, STRIP) >> shifts[:, None] & 3
         trits = fields.permute(0, 3, 4, 2, 1, 5).reshape(blocks * BLOCK, planes, strips * STRIP)
-        scales = self.scales.view(torch.float16).permute(0, 3, 2, 1).float()
+        scales = self.float_scales.permute(0, 3, 2, 1).float()
         each = scales.reshape(blocks * BLOCK, planes, -1).repeat_interleave(self.span, dim=2)
         trits, each = trits[..., : self.in_features], each[..., : self.in_features]
         signed: Tensor = (trits.to(torch.int8) - 1) * each

@@ -7,13 +7,13 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../dtypes.hpp"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
-
-#define WS_INLINE inline __attribute__((always_inline))
 
 namespace weightsmith::ternary {
 namespace {
@@ -22,26 +22,14 @@ constexpr std::size_t max_span = 128;
 constexpr std::size_t ahead = 2048;      // bytes that a prefetch is ahead
 constexpr float least_peak = 0x1p-90f;   // activations that are all smaller count as zero
 
-WS_INLINE std::uint32_t bits_of(float value) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    return bits;
-}
-
-WS_INLINE float from_bits(std::uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-
 // Eight lanes of whatever registers the target has.
 using Float8 = float __attribute__((vector_size(32)));
 using Word8 = std::uint32_t __attribute__((vector_size(32)));
 using Int8 = std::int32_t __attribute__((vector_size(32)));
 
-// Scales are finite and not negative.
-WS_INLINE float widen_scale(std::uint16_t half) {
-    return from_bits(std::uint32_t(half) << 13) * 0x1p112f;
+WS_INLINE float scale_at(const Planes& w, std::size_t i) {
+    if (w.wide) return static_cast<const float*>(w.scales)[i];
+    return widen_f16(static_cast<const std::uint16_t*>(w.scales)[i]);
 }
 
 // The order in which the eight lanes of a row are added, on every path.

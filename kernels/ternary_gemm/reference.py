@@ -1,6 +1,7 @@
 """The ground truth of products with trit planes, in numpy; README.md has layouts and mathematics.
 
-Trits are int8 [planes, out, in] in {-1, 0, 1}; scales are float16 [out, groups, planes].
+Trits are int8 [out, planes, in] in {-1, 0, 1}; scales are float32 [out, groups, planes], not
+negative.
 """
 
 from typing import Any
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 STRIP = 32  # inputs that lie together in the kernel layout
 BLOCK = 8  # rows that lie together
 LIMITS = {"int8": 127, "int16": 127 * 128 + 63}
+_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 LEAST_PEAK = 2.0**-90  # activations of a span that are all smaller count as zero
 
 Trits = NDArray[np.int8]
-Scales = NDArray[np.float16]
+Scales = NDArray[np.float32]
 
 
 def span_of(group: int) -> int:
@@ -32,7 +34,7 @@ def dequantize(trits: Trits, scales: Scales, group: int) -> NDArray[np.float64]:
     """The weights [out, in]: the sum over planes of scale times trit."""
     inputs = trits.shape[2]
     each = np.repeat(scales.astype(np.float64), group, axis=1)[:, :inputs]
-    weights: NDArray[np.float64] = np.einsum("koi,oik->oi", trits.astype(np.float64), each)
+    weights: NDArray[np.float64] = np.einsum("oki,oik->oi", trits.astype(np.float64), each)
     return weights
 
 
@@ -61,73 +63,42 @@ def quantize(x: NDArray[Any], span: int, act: str) -> NDArray[np.float64]:
     return result.reshape(tokens, -1)[:, :inputs]
 
 
-def pack(trits: Trits, scales: Scales) -> NDArray[np.uint8]:
-    """Rows as files have them [out, row_bytes]: base-3 bytes plane after plane, then the scales."""
-    planes, rows, inputs = trits.shape
-    digits = np.ones((planes, rows, -(-inputs // 5) * 5), np.uint8)
-    digits[:, :, :inputs] = trits + 1
-    fives = digits.reshape(planes, rows, -1, 5)
-    packed = (fives * np.array([1, 3, 9, 27, 81], np.uint8)).sum(axis=3, dtype=np.uint8)
-    stored = np.ascontiguousarray(scales, "<f2").reshape(rows, -1).view(np.uint8)
-    return np.concatenate([*packed, stored], axis=1)
+def arrange(trits: Trits) -> NDArray[np.uint8]:
+    """The codes of the kernel layout, [blocks, strips, planes, 64].
 
-
-def unpack(packed: NDArray[np.uint8], inputs: int, planes: int, group: int) -> tuple[Trits, Scales]:
-    """The reverse of `pack`.
-
-    Raises:
-        ValueError: the rows do not fit the shape, a byte is no five trits, or a scale is negative
-            or not finite.
+    Byte 32 h + j of a strip holds the codes (trit + 1) of its input j for rows 4 h to 4 h + 3 of
+    the block, two bits a row.
     """
-    rows, width, groups = len(packed), -(-inputs // 5), -(-inputs // group)
-    if packed.shape[1] != planes * (width + 2 * groups):
-        raise ValueError("packed rows do not fit the shape")
-    coded = packed[:, : planes * width].reshape(rows, planes, width)
-    if (coded > 242).any():
-        raise ValueError("a byte is no five trits")
-    digits = coded[..., None] // np.array([1, 3, 9, 27, 81], np.uint8) % 3
-    trits = digits.reshape(rows, planes, -1)[..., :inputs].astype(np.int8) - 1
-    stored = np.ascontiguousarray(packed[:, planes * width :]).view("<f2")
-    scales = stored.reshape(rows, groups, planes).astype(np.float16)
-    if not (np.isfinite(scales) & (scales >= 0)).all():
-        raise ValueError("a scale is negative or not finite")
-    return np.ascontiguousarray(trits.transpose(1, 0, 2)), scales
-
-
-def layout(
-    trits: Trits, scales: Scales, group: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """The kernel layout.
-
-    Returns:
-        codes, uint8 [blocks, strips, planes, 64]: byte 32 h + j of a strip holds the codes
-        (trit + 1) of its input j for rows 4 h to 4 h + 3 of the block, two bits a row;
-        scales, float16 [blocks, spans, planes, 8].
-    """
-    planes, rows, inputs = trits.shape
+    rows, planes, inputs = trits.shape
     blocks, strips = -(-rows // BLOCK), -(-inputs // STRIP)
-    code = np.ones((planes, blocks * BLOCK, strips * STRIP), np.uint8)
-    code[:, :rows, :inputs] = trits + 1
-    parts = code.reshape(planes, blocks, 2, 4, strips, STRIP)
-    shifts = np.array([0, 2, 4, 6], np.uint8).reshape(4, 1, 1)
-    fields = np.bitwise_or.reduce(parts << shifts, axis=3)  # [planes, blocks, 2, strips, STRIP]
-    codes = fields.transpose(1, 3, 0, 2, 4).reshape(blocks, strips, planes, 64)
+    code = np.ones((blocks * BLOCK, planes, strips * STRIP), np.uint8)
+    code[:rows, :, :inputs] = trits + 1
+    parts = code.reshape(blocks, 2, 4, planes, strips, STRIP)
+    fields = np.bitwise_or.reduce(parts << _SHIFTS.reshape(4, 1, 1, 1), axis=2)
+    return np.ascontiguousarray(fields.transpose(0, 3, 2, 1, 4)).reshape(blocks, strips, planes, 64)
+
+
+def restore(codes: NDArray[np.uint8], rows: int, inputs: int) -> Trits:
+    """The reverse of `arrange`."""
+    blocks, strips, planes, _ = codes.shape
+    fields = codes.reshape(blocks, strips, planes, 2, 1, STRIP) >> _SHIFTS[:, None] & 3
+    trits = fields.transpose(0, 3, 4, 2, 1, 5).reshape(blocks * BLOCK, planes, strips * STRIP)
+    return np.ascontiguousarray(trits[:rows, :, :inputs].astype(np.int8) - np.int8(1))
+
+
+def arrange_scales(scales: Scales, inputs: int, group: int) -> NDArray[np.float32]:
+    """The scales of the kernel layout, [blocks, spans, planes, 8]."""
+    rows, _, planes = scales.shape
     span = span_of(group)
     spans = -(-inputs // span)
-    each = np.zeros((blocks * BLOCK, spans, planes), np.float16)
+    each = np.zeros((-(-rows // BLOCK) * BLOCK, spans, planes), np.float32)
     each[:rows] = scales[:, np.arange(spans) * span // group]
-    laid = each.reshape(blocks, BLOCK, spans, planes).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(codes), np.ascontiguousarray(laid)
+    return np.ascontiguousarray(each.reshape(-1, BLOCK, spans, planes).transpose(0, 2, 3, 1))
 
 
-def unlayout(
-    codes: NDArray[np.uint8], scales: NDArray[np.float16], rows: int, inputs: int, group: int
-) -> tuple[Trits, Scales]:
-    """The reverse of `layout`."""
-    blocks, strips, planes, _ = codes.shape
-    shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    fields = codes.reshape(blocks, strips, planes, 2, 1, STRIP) >> shifts & 3
-    trits = fields.transpose(2, 0, 3, 4, 1, 5).reshape(planes, blocks * BLOCK, strips * STRIP)
-    each = scales.transpose(0, 3, 1, 2).reshape(blocks * BLOCK, -1, planes)
+def restore_scales(laid: NDArray[Any], rows: int, inputs: int, group: int) -> Scales:
+    """The reverse of `arrange_scales`."""
+    blocks, spans, planes, _ = laid.shape
+    each = laid.transpose(0, 3, 1, 2).reshape(blocks * BLOCK, spans, planes)
     first = np.arange(-(-inputs // group)) * group // span_of(group)
-    return trits[:, :rows, :inputs].astype(np.int8) - 1, each[:rows, first]
+    return each[:rows, first].astype(np.float32)

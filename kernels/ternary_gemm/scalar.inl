@@ -44,8 +44,8 @@ struct Vector {
     };
     struct Scales {
         float s[4];
-        Scales(const std::uint16_t* alpha, float x) {
-            for (int r = 0; r < 4; ++r) s[r] = widen_scale(alpha[r]) * x;
+        Scales(const Planes& w, std::size_t i, float x) {
+            for (int r = 0; r < 4; ++r) s[r] = scale_at(w, i + r) * x;
         }
         template <int r>
         float row() const {

@@ -28,10 +28,12 @@ WS_AVX2_INLINE float sum(__m256 y) {
 template <int r0, int r1, int r2, int r3>
 struct Scales {
     alignas(16) float s[4];
-    WS_AVX2_INLINE Scales(const std::uint16_t* alpha, float x) {
+    WS_AVX2_INLINE Scales(const Planes& w, std::size_t i, float x) {
         const __m128 unit = _mm_setr_ps(1.0f / (1 << r0), 1.0f / (1 << r1), 1.0f / (1 << r2),
                                         1.0f / (1 << r3));
-        const __m128 a = _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(alpha)));
+        const __m128 a =
+            w.wide ? _mm_loadu_ps(static_cast<const float*>(w.scales) + i)
+                   : _mm_cvtph_ps(_mm_loadu_si64(static_cast<const std::uint16_t*>(w.scales) + i));
         _mm_store_ps(s, _mm_mul_ps(_mm_mul_ps(a, _mm_set1_ps(x)), unit));
     }
     template <int r>
@@ -222,11 +224,13 @@ struct Vector {
     };
     struct Scales {
         __m512 s;
-        WS_TARGET WS_INLINE Scales(const std::uint16_t* alpha, float x) {
+        WS_TARGET WS_INLINE Scales(const Planes& w, std::size_t i, float x) {
             const __m256 unit = _mm256_setr_ps(1, 1.0f / 4, 1.0f / 16, 1.0f / 64, 1, 1.0f / 4,
                                                1.0f / 16, 1.0f / 64);
             const __m256 a =
-                _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(alpha)));
+                w.wide ? _mm256_loadu_ps(static_cast<const float*>(w.scales) + i)
+                       : _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
+                             static_cast<const std::uint16_t*>(w.scales) + i)));
             s = _mm512_castps256_ps512(_mm256_mul_ps(_mm256_mul_ps(a, _mm256_set1_ps(x)), unit));
         }
         template <int r>

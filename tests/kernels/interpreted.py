@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import triton.language as tl
-from trits import SHAPES, activations, close, packed, planes
-from weightsmith.kernels.ternary_gemm import launch, reference
+from trits import SHAPES, activations, close, planes
+from weightsmith.kernels.ternary_gemm import Packed, launch, reference
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -49,7 +49,7 @@ def test_interpreted_kernels_are_the_reference(
 ) -> None:
     _, inputs, _, group = shape
     trits, scales = planes(1, *shape)
-    w = packed(trits, scales, group)
+    w = Packed.of(trits, scales, group)
     x = activations(2, tokens, inputs)
     given = torch.from_numpy(x)
     poisoned(monkeypatch)
@@ -66,7 +66,7 @@ def test_interpreted_half_precision(
     monkeypatch: pytest.MonkeyPatch, form: str, dtype: torch.dtype
 ) -> None:
     trits, scales = planes(3, 12, 200, 2, 64)
-    w = packed(trits, scales, 64)
+    w = Packed.of(trits, scales, 64)
     x = torch.from_numpy(activations(4, 5, 200)).to(dtype)
     if dtype is torch.bfloat16:  # where the interpreter computes garbage
         monkeypatch.setitem(launch._KINDS, dtype, tl.float32)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from support import environment
-from trits import SHAPES, activations, close, packed, planes
+from trits import SHAPES, activations, close, planes
 from weightsmith.kernels.ternary_gemm import Packed, PackedRows, reference
 
-native = pytest.importorskip("weightsmith.kernels._native").ternary
+native = pytest.importorskip("weightsmith.kernels._native").ternary_gemm
 TOKENS = [1, 3, 17, 65]
 
 
@@ -39,7 +39,7 @@ def by_scalar(x: np.ndarray, w: Packed, act: str) -> np.ndarray:
 def test_products_are_the_reference_s(path: str, shape: tuple[int, ...], tokens: int) -> None:
     _, inputs, _, group = shape
     trits, scales = planes(1, *shape)
-    w = packed(trits, scales, group)
+    w = Packed.of(trits, scales, group)
     x = activations(2, tokens, inputs)
     dense = np.abs(reference.dequantize(np.abs(trits), scales, group)).T
     for act in ("int8", "int16", "float32"):
@@ -54,7 +54,7 @@ def test_paths_and_threads_give_the_same_bits(path: str, shape: tuple[int, ...])
     rows, inputs, _, group = shape
     # Many rows, so that threads have something to share.
     shape = (rows + 1600, *shape[1:])
-    w = packed(*planes(3, *shape), group)
+    w = Packed.of(*planes(3, *shape), group)
     for tokens in (1, 2, 3, 5, 9):
         x = activations(4, tokens, inputs)
         for act in ("int8", "int16"):
@@ -68,9 +68,9 @@ def test_paths_and_threads_give_the_same_bits(path: str, shape: tuple[int, ...])
 def test_extreme_activations_do_not_overflow(path: str) -> None:
     """All codes 2 (or 0) and all activations at the limit: the largest sums there can be."""
     for trit in (1, -1):
-        trits = np.full((3, 8, 256), trit, np.int8)
-        scales = np.full((8, 2, 3), 1, np.float16)
-        w = packed(trits, scales, 128)
+        trits = np.full((8, 3, 256), trit, np.int8)
+        scales = np.full((8, 2, 3), 1, np.float32)
+        w = Packed.of(trits, scales, 128)
         x = np.repeat(np.float32([[127], [-127], [16319]]), 256, axis=1)
         for act in ("int8", "int16"):
             expected = trit * 3 * 256 * np.repeat(x[:, :1], 8, axis=1)
@@ -79,7 +79,7 @@ def test_extreme_activations_do_not_overflow(path: str) -> None:
 
 def test_rounding_errors_are_what_the_readme_says(path: str) -> None:
     trits, scales = planes(5, 64, 4096, 2, 128)
-    w = packed(trits, scales, 128)
+    w = Packed.of(trits, scales, 128)
     x = activations(6, 2, 4096)
     exact = reference.linear(x, trits, scales, 128)
     for act, bound in (("int8", 1e-2), ("int16", 1e-4), ("float32", 1e-6)):
@@ -91,7 +91,7 @@ def test_rounding_errors_are_what_the_readme_says(path: str) -> None:
 def test_what_is_not_finite_spreads(path: str, bad: float) -> None:
     trits, scales = planes(7, 8, 256, 2, 128)
     trits[:], scales[:] = 1, 1
-    w = packed(trits, scales, 128)
+    w = Packed.of(trits, scales, 128)
     x = activations(8, 2, 256)
     x[1, 200] = bad
     for act in ("int8", "int16", "float32"):
@@ -102,7 +102,7 @@ def test_what_is_not_finite_spreads(path: str, bad: float) -> None:
 
 def test_tiny_and_huge_activations(path: str) -> None:
     trits, scales = planes(9, 8, 128, 2, 128)
-    w = packed(trits, scales, 128)
+    w = Packed.of(trits, scales, 128)
     x = activations(10, 1, 128)
     base = product(x, w, "int16").astype(np.float64)
     for exponent in (-60, 60):
@@ -141,24 +141,48 @@ def test_8_bit_rows(path: str, inputs: int) -> None:
 def test_layouts(path: str, shape: tuple[int, ...]) -> None:
     rows, inputs, count, group = shape
     trits, scales = planes(12, *shape)
-    stored = reference.pack(trits, scales)
-    w = packed(trits, scales, group)
-    codes, laid = reference.layout(trits, scales, group)
-    np.testing.assert_array_equal(w.codes.numpy(), codes)
-    np.testing.assert_array_equal(w.scales.numpy(), laid.view(np.int16))
-    np.testing.assert_array_equal(w.fold().numpy(), stored)
+    w = Packed.of(trits, scales, group)
+    np.testing.assert_array_equal(w.codes.numpy(), reference.arrange(trits))
+    laid = reference.arrange_scales(scales, inputs, group)
+    np.testing.assert_array_equal(w.float_scales.numpy(), laid)
     for back in (
-        reference.unpack(stored, inputs, count, group),
-        reference.unlayout(codes, laid, rows, inputs, group),
+        w.rows(0, rows),
+        (
+            reference.restore(w.codes.numpy(), rows, inputs),
+            reference.restore_scales(laid, rows, inputs, group),
+        ),
     ):
         np.testing.assert_array_equal(back[0], trits)
         np.testing.assert_array_equal(back[1], scales)
     exact = reference.dequantize(trits, scales, group)
-    np.testing.assert_allclose(w.dequantize().numpy(), exact, rtol=2.0**-22, atol=0)
-    dense = np.full((rows - rows // 16 * 8, inputs), np.nan, np.float32)
+    np.testing.assert_allclose(w.dequantize().numpy(), exact, rtol=2.0**-22, atol=2.0**-30)
     first = rows // 16 * 8
+    dense = np.full((rows - first, inputs), np.nan, np.float32)
     native.dequantize(w.codes, w.scales, rows, w.span, count, first, dense, 1)
     np.testing.assert_array_equal(dense, w.dequantize().numpy()[first:])
+
+
+def test_a_matrix_is_filled_and_read_block_by_block() -> None:
+    trits, scales = planes(13, 21, 300, 2, 96)
+    w = Packed.empty(21, 300, 2, 96)
+    for first in (16, 0, 8):
+        w.fill(first, trits[first : first + 8], scales[first : first + 8])
+    whole = Packed.of(trits, scales, 96)
+    assert torch.equal(w.codes, whole.codes)
+    assert torch.equal(w.scales, whole.scales)
+    np.testing.assert_array_equal(w.rows(16, 5)[0], trits[16:])
+    np.testing.assert_array_equal(w.rows(8, 8)[1], scales[8:16])
+
+
+def test_scales_are_wide_only_where_they_must_be() -> None:
+    trits, scales = planes(14, 8, 64, 2, 64)
+    assert Packed.of(trits, scales, 64).scales.dtype is torch.int16
+    scales[3, 0, 0] = np.float32(2049 * 3) / 2**14
+    w = Packed.of(trits, scales, 64)
+    assert w.scales.dtype is torch.int32
+    np.testing.assert_array_equal(w.rows(0, 8)[1], scales)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        Packed.of(trits, scales, 48)
 
 
 def test_rows_of_bytes_split_and_join() -> None:
@@ -171,24 +195,8 @@ def test_rows_of_bytes_split_and_join() -> None:
     np.testing.assert_array_equal(w.dequantize().numpy(), expected)
 
 
-def test_damaged_rows_are_refused() -> None:
-    trits, scales = planes(14, 9, 40, 2, 32)
-    stored = reference.pack(trits, scales)
-    for column, byte, message in ((3, 243, "five trits"), (-1, 0x7C, "scale"), (-1, 0xBC, "scale")):
-        damaged = stored.copy()
-        damaged[8, column] = byte
-        with pytest.raises(ValueError, match=message):
-            Packed.expand(torch.from_numpy(damaged), 40, 2, 32)
-        with pytest.raises(ValueError, match=message):
-            reference.unpack(damaged, 40, 2, 32)
-    with pytest.raises(ValueError, match="fit the shape"):
-        Packed.expand(torch.from_numpy(stored[:, :-1].copy()), 40, 2, 32)
-    with pytest.raises(ValueError, match="multiple of 32"):
-        Packed.expand(torch.from_numpy(stored), 40, 2, 48)
-
-
 def test_shapes_are_checked() -> None:
-    w = packed(*planes(15, 8, 64, 2, 64), 64)
+    w = Packed.of(*planes(15, 8, 64, 2, 64), 64)
     x, y = np.zeros((1, 64), np.float32), np.zeros((1, 8), np.float32)
     with pytest.raises(ValueError, match="codes do not fit"):
         native.linear(np.zeros((1, 128), np.float32), w.codes, w.scales, 64, 2, y, "int8", 1)
@@ -205,10 +213,11 @@ def test_shapes_are_checked() -> None:
 def test_many_threads_at_once() -> None:
     """Callers that find the pool busy do the work themselves; a forked child makes a new pool."""
     code = """
-import os, threading, numpy as np, torch
-from trits import activations, packed, planes
-from weightsmith.kernels._native import ternary as native
-w = packed(*planes(1, 4000, 256, 2, 128), 128)
+import os, threading, numpy as np
+from trits import activations, planes
+from weightsmith.kernels.ternary_gemm import Packed
+from weightsmith.kernels._native import ternary_gemm as native
+w = Packed.of(*planes(1, 4000, 256, 2, 128), 128)
 x = activations(2, 1, 256)
 def product():
     y = np.empty((1, 4000), np.float32)

@@ -18,8 +18,8 @@ triton = pytest.importorskip("triton")
 
 import torch
 from support import environment
-from trits import packed, planes
-from weightsmith.kernels.ternary_gemm import launch, tuning
+from trits import planes
+from weightsmith.kernels.ternary_gemm import Packed, launch, tuning
 from weightsmith.kernels.ternary_gemm import triton as kernels
 
 tl = triton.language
@@ -47,7 +47,7 @@ def test_regimes_and_tuning_off_the_gpu() -> None:
         "trits",
         "expanded",
     ]
-    w = packed(*planes(5, 8, 64, 2, 64), 64)
+    w = Packed.of(*planes(5, 8, 64, 2, 64), 64)
     for form in tuning.DEFAULTS:
         chosen = tuning.tuned(torch.zeros(1, 64), w, form, lambda _: None)
         assert chosen == tuning.DEFAULTS[form]

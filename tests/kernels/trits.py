@@ -1,8 +1,6 @@
 """Random trit planes, for the tests of the ternary kernels."""
 
 import numpy as np
-import torch
-from weightsmith.kernels.ternary_gemm import Packed, reference
 
 # rows, inputs, planes, group: odd edges, groups of every span, short last groups
 SHAPES = [
@@ -19,17 +17,13 @@ SHAPES = [
 def planes(seed: int, rows: int, inputs: int, planes: int, group: int):
     """Trits and scales; some groups have a scale of zero, some are subnormal in float16."""
     rng = np.random.default_rng(seed)
-    trits = rng.integers(-1, 2, (planes, rows, inputs)).astype(np.int8)
+    trits = rng.integers(-1, 2, (rows, planes, inputs)).astype(np.int8)
     scales = rng.uniform(1e-3, 0.05, (rows, -(-inputs // group), planes))
     scales[rng.random(scales.shape) < 0.05] = 0
     scales[rng.random(scales.shape) < 0.05] = 3e-6
-    return trits, scales.astype(np.float16)
-
-
-def packed(trits: np.ndarray, scales: np.ndarray, group: int) -> Packed:
-    """The kernel layout of rows as files have them."""
-    rows = torch.from_numpy(reference.pack(trits, scales))
-    return Packed.expand(rows, trits.shape[2], trits.shape[0], group)
+    scales = scales.astype(np.float16).astype(np.float32)
+    # Scales tied three to two are integer multiples of a float16, and need not be one.
+    return trits, scales * 3 if planes == 3 else scales
 
 
 def activations(seed: int, tokens: int, inputs: int) -> np.ndarray:

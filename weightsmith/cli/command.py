@@ -19,6 +19,7 @@ from weightsmith.operators.operator import OPTION, Input, Operator, Option
 def command_of(operator: type[Operator]) -> Callable[..., None]:
     """A function that typer turns into the operator's command."""
     own = [item.name for item in fields(operator) if OPTION in item.metadata]
+    by_option = [given for given in operator.inputs if given.flag]
 
     def command(**given: Any) -> None:
         screen = Screen(operator.name, given)
@@ -41,7 +42,8 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         screen.report(outcome, dry_run=given["dry_run"])
 
     parameters = [
-        *(_argument(given) for given in operator.inputs),
+        *(_argument(given) for given in operator.inputs if not given.flag),
+        *(_named_input(given) for given in by_option),
         *(
             _option(item.name, item.metadata[OPTION], item.default)
             for item in fields(operator)
@@ -67,7 +69,7 @@ def _help(operator: type[Operator]) -> str:
 
 
 def _forms(operator: type[Operator]) -> str:
-    names = [given.role.upper() for given in operator.inputs]
+    names = [given.role.upper() for given in operator.inputs if not given.flag]
     full = f"weightsmith {operator.name} {' '.join(names)}"
     piped = f"... | weightsmith {' '.join([operator.name, *names[:-1]])}"
     return f"the forms are: {full}, or {piped}"
@@ -88,6 +90,16 @@ def _argument(given: Input) -> Parameter:
         Parameter.POSITIONAL_OR_KEYWORD,
         default=default,
         annotation=Annotated[kind, argument],
+    )
+
+
+def _named_input(given: Input) -> Parameter:
+    option = typer.Option(given.flag, help=f"{given.help}.", metavar="SOURCE", show_default=False)
+    return Parameter(
+        given.role,
+        Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[str | None, option],
     )
 
 
@@ -119,5 +131,6 @@ def _addresses(inputs: tuple[Input, ...], given: dict[str, Any]) -> list[str]:
     addresses: list[str] = []
     for each in inputs:
         value = given[each.role]
-        addresses += value if each.many else [value]
+        if value is not None:
+            addresses += value if each.many else [value]
     return addresses

@@ -66,7 +66,7 @@ class Screen:
 
     def report(self, outcome: Outcome, *, dry_run: bool) -> None:
         """The end report, or the plan of a dry run."""
-        for warning in outcome.warnings:
+        for warning in (*outcome.warnings, *outcome.summary):
             self.notice(warning)
         if self._json:
             stream = sys.stderr if self._data_on_stdout else sys.stdout
@@ -81,7 +81,9 @@ class Screen:
         for tensor in outcome.tensors:
             name = tensor["name"]
             what = "copied" if name in copied else "changed"
-            note = f"  ({outcome.notes[name]})" if name in outcome.notes else ""
+            said = [outcome.notes[name]] if name in outcome.notes else []
+            said += [f"{key} {value:.4g}" for key, value in outcome.figures.get(name, {}).items()]
+            note = f"  ({', '.join(said)})" if said else ""
             shape = "x".join(map(str, tensor["shape"])) or "scalar"
             print(f"{what:8}{tensor['dtype']:5} {shape:>14}  {printable(name)}{note}", file=stream)
         for name, reason in outcome.skipped.items():

@@ -22,7 +22,8 @@ def function_of(operator: type[Operator]) -> Callable[..., Outcome]:
     """
     own = {item.name for item in fields(operator)}
     shared = {item.name for item in fields(Settings)} - {"output", "selection"}
-    known = own | shared | {"select", "exclude"}
+    by_option = [each.role for each in operator.inputs if each.flag]
+    known = own | shared | {"select", "exclude", *by_option}
 
     def call(*inputs: object, output: object, dry_run: bool = False, **options: Any) -> Outcome:
         if unknown := options.keys() - known:
@@ -35,8 +36,10 @@ def function_of(operator: type[Operator]) -> Callable[..., Outcome]:
             options[key] = options[key] and parse_size(str(options[key]), key)
         if "dtype" in options:
             options["dtype"] = parse_dtype(options["dtype"])
+        named = [options.pop(role) for role in by_option if role in options]
         settings = Settings(output=str(output), selection=selection, **options)
         addresses = _addresses(operator, [str(address) for address in inputs])
+        addresses += [str(address) for address in named if address is not None]
         return execute(operator(**parameters), addresses, settings, Observer(), dry_run=dry_run)
 
     call.__name__ = call.__qualname__ = operator.name
@@ -49,11 +52,12 @@ def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _addresses(operator: type[Operator], given: list[str]) -> list[str]:
-    last = operator.inputs[-1]
-    if len(given) == len(operator.inputs) - 1 and last.stdin:
+    inputs = [each for each in operator.inputs if not each.flag]
+    last = inputs[-1]
+    if len(given) == len(inputs) - 1 and last.stdin:
         return [*given, "-"]
-    too_many = len(given) > len(operator.inputs) and not last.many
-    if len(given) < len(operator.inputs) or too_many:
-        names = ", ".join(each.role for each in operator.inputs)
+    too_many = len(given) > len(inputs) and not last.many
+    if len(given) < len(inputs) or too_many:
+        names = ", ".join(each.role for each in inputs)
         raise UsageError(f"{operator.name} takes {names}", got=f"{len(given)} inputs")
     return given

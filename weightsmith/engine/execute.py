@@ -79,15 +79,20 @@ def execute(
             return Outcome.of(plan, settings.output)
         started = time.monotonic()
         if is_stream(settings.output):
-            resumed = _run_stream(plan, layout, settings, observer)
+            run = _run_stream(plan, layout, settings, observer)
         else:
-            resumed = _run_files(plan, layout, settings, observer, sidecars)
-        elapsed = time.monotonic() - started
-        return Outcome.of(plan, settings.output, resumed=resumed, seconds=elapsed)
+            run = _run_files(plan, layout, settings, observer, sidecars)
+        return Outcome.of(
+            plan,
+            settings.output,
+            sums=run.sums,
+            resumed=len(run.done),
+            seconds=time.monotonic() - started,
+        )
 
 
 def _describe(operator: Operator, count: int) -> list[Input]:
-    described = list(operator.inputs)
+    described = list(operator.inputs)[:count]
     if described[-1].many:
         described += [described[-1]] * (count - len(described))
     return described
@@ -122,11 +127,12 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
         raise UsageError("--resume needs files at both ends", got=f"{streams[0]} is a stream")
 
 
-def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observer) -> int:
+def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observer) -> Run:
     sink = open_stream(settings.output)
     sink.open(layout)
-    _run(plan, sink, settings, observer, frozenset())()
-    return 0
+    run = _run(plan, sink, settings, observer, frozenset())
+    run()
+    return run
 
 
 def _run_files(
@@ -135,7 +141,7 @@ def _run_files(
     settings: Settings,
     observer: Observer,
     sidecars: Sidecars | None,
-) -> int:
+) -> Run:
     def furnish(tree: Path) -> None:
         if sidecars is not None:
             sidecars.copy(tree, plan.config_patch)
@@ -165,7 +171,7 @@ def _run_files(
     except BaseException:
         sink.discard()
         raise
-    return len(done or ())
+    return run
 
 
 def _finished_before(

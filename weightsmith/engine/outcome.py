@@ -1,6 +1,8 @@
 """What a run did, tensor by tensor: the end report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from weightsmith.engine.plan import Plan
@@ -21,6 +23,8 @@ class Outcome:
         seconds: wall time from the first read to the last rename.
         warnings: what the user should know.
         tensors: name, dtype and shape of every output tensor.
+        summary: lines for the end of the report.
+        figures: what the operator has to say about each tensor that this run computed.
     """
 
     operator: str
@@ -34,9 +38,19 @@ class Outcome:
     seconds: float
     warnings: tuple[str, ...]
     tensors: tuple[dict[str, Any], ...]
+    summary: tuple[str, ...]
+    figures: dict[str, dict[str, float]]
 
     @classmethod
-    def of(cls, plan: Plan, output: str, *, resumed: int = 0, seconds: float = 0.0) -> "Outcome":
+    def of(
+        cls,
+        plan: Plan,
+        output: str,
+        *,
+        sums: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+        resumed: int = 0,
+        seconds: float = 0.0,
+    ) -> "Outcome":
         """The report of a plan that was carried out."""
         return cls(
             plan.operator.name,
@@ -53,4 +67,6 @@ class Outcome:
                 {"name": t.spec.name, "dtype": t.spec.dtype, "shape": list(t.spec.shape)}
                 for t in plan.tensors
             ),
+            plan.draft.summary,
+            {name: plan.operator.summarise(of_tensor) for name, of_tensor in sums.items()},
         )

@@ -99,7 +99,7 @@ def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
                 if not source.sequential:
                     continue
                 start = source.header.offsets[slot.spec.name]
-                end = start + slot.spec.nbytes * segment.stop // max(1, slot.spec.numel)
+                end = start + slot.spec.nbytes * segment.stop // max(1, tensor.spec.numel)
                 if start < position[slot.source] and segment.start == 0:
                     raise Mismatch(
                         "the streams do not have their tensors in the same order",

@@ -7,14 +7,14 @@ those before them are written. Everything else happens in any order.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from weightsmith.checkpoint.sink import Sink
 from weightsmith.engine.cache import Cache
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.units import Arena, WorkUnit, cut, nbytes
+from weightsmith.engine.units import Arena, WorkUnit, cut, granularity_of, nbytes
 from weightsmith.errors import WeightsmithError
 from weightsmith.operators.operator import Function, Granularity, TensorPlan
 from weightsmith.operators.unit import Block, Unit
@@ -37,7 +37,9 @@ class Run:
         tick: called with the bytes of each unit written.
 
     Attributes:
+        done: as given.
         finished: tensors that are complete and free of overflow, in the order of completion.
+        sums: what the operator reported of each tensor, added up.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Run:
         cache: Cache | None = None,
         tick: Callable[[int], None] = lambda _: None,
     ) -> None:
+        self.done = done
         self.finished: list[str] = []
+        self.sums: dict[str, dict[str, float]] = {}
         self._plan = plan
         self._sink = sink
         self._tick = tick
@@ -146,8 +150,9 @@ class Run:
 
     def _read_slot(self, unit: WorkUnit, index: int, arena: Arena) -> memoryview:
         slot = unit.segment.slots[index]
-        size = nbytes(slot.spec.dtype, unit.stop - unit.start)
-        start = nbytes(slot.spec.dtype, unit.start)
+        span = unit.span(slot)
+        size = nbytes(slot.spec.dtype, span.stop - span.start)
+        start = nbytes(slot.spec.dtype, span.start)
         area = arena.area(index, size)
         return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
 
@@ -158,15 +163,29 @@ class Run:
         if unit.segment.parameters is None:
             return _copy(out, spec.dtype, inputs[0], slots[0].spec.dtype)
         blocks = tuple(
-            Block(slot.spec.dtype, data, unit.shape)
+            Block(slot.spec.dtype, data, unit.span(slot).shape)
             for slot, data in zip(slots, inputs, strict=True)
         )
         target = Block(spec.dtype, out, unit.shape)
-        given = Unit(spec.name, unit.start, target, blocks, unit.segment.parameters, self._device)
+        given = Unit(
+            spec.name,
+            unit.start,
+            target,
+            blocks,
+            unit.segment.parameters,
+            self._device,
+            report=lambda sums: self._add(spec.name, sums),
+        )
         if self._cache is not None:
             cache = self._cache
             given = replace(given, remember=lambda kind, make: cache.remember(kind, blocks, make))
         return function(given) or 0
+
+    def _add(self, name: str, sums: Mapping[str, float]) -> None:
+        with self._counts:
+            total = self.sums.setdefault(name, {})
+            for key, value in sums.items():
+                total[key] = total.get(key, 0.0) + value
 
     def _write(self, done: Finished) -> None:
         name = done.unit.name
@@ -201,10 +220,16 @@ class Run:
 
 
 def _thread_count(plan: Plan, workers: int, memory: int) -> int:
-    if plan.operator.granularity is Granularity.TENSOR:
-        largest = max(4 * tensor.spec.numel for tensor in plan.tensors)
-        return max(1, min(workers, memory // max(1, _TENSOR_COPIES * largest)))
-    return workers
+    usual = plan.operator.granularity
+    uncut = [t for t in plan.tensors if granularity_of(t, usual) is Granularity.TENSOR]
+    largest = max((4 * _elements(tensor) for tensor in uncut), default=1)
+    return max(1, min(workers, memory // max(1, _TENSOR_COPIES * largest)))
+
+
+def _elements(tensor: TensorPlan) -> int:
+    """Size of the largest array that a whole tensor's unit holds."""
+    specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
+    return max([tensor.spec.numel, *(spec.numel for spec in specs)])
 
 
 def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:

@@ -1,13 +1,14 @@
 """Cut a plan into work units that fit the memory, and the buffers they are worked on in."""
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from weightsmith.checkpoint.shard import PAGE
 from weightsmith.dtypes import DTYPES
-from weightsmith.operators.operator import Granularity, Segment, TensorPlan
+from weightsmith.header import TensorSpec
+from weightsmith.operators.operator import Granularity, Segment, Slot, TensorPlan
 
 # Large enough that handing units from thread to thread costs little, small enough that two results
 # and their inputs stay in the last-level cache.
@@ -21,6 +22,15 @@ def nbytes(dtype: str, elements: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Elements [start, stop) of a tensor of an input; `shape` as in Block."""
+
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkUnit:
     """Elements [start, stop) of one output tensor, inside one segment; `shape` as in Block."""
 
@@ -29,6 +39,7 @@ class WorkUnit:
     start: int
     stop: int
     shape: tuple[int, ...]
+    granularity: Granularity
 
     @property
     def name(self) -> str:
@@ -45,19 +56,36 @@ class WorkUnit:
         """Size of the result."""
         return nbytes(self.tensor.spec.dtype, self.stop - self.start)
 
+    def span(self, slot: Slot) -> Span:
+        """What the unit needs of an input: all of it, the same elements, or the same rows."""
+        spec, out = slot.spec, self.tensor.spec
+        if slot.whole:
+            return Span(0, spec.numel, spec.shape)
+        if self.granularity is Granularity.ELEMENT or spec.shape[-1:] == out.shape[-1:]:
+            return Span(self.start, self.stop, self.shape)
+        ours, theirs = max(1, out.shape[-1]), spec.shape[-1]
+        start, stop = self.start // ours * theirs, self.stop // ours * theirs
+        return Span(start, stop, _shape(spec.shape, self.granularity, stop - start))
 
-def cut(tensor: TensorPlan, granularity: Granularity, memory: int) -> Iterator[WorkUnit]:
+
+def granularity_of(tensor: TensorPlan, usual: Granularity) -> Granularity:
+    """Where a tensor may be cut; what is only copied, anywhere."""
+    return (tensor.granularity or usual) if tensor.changed else Granularity.ELEMENT
+
+
+def cut(tensor: TensorPlan, usual: Granularity, memory: int) -> Iterator[WorkUnit]:
     """Units of a tensor in order, each with buffers of at most `memory` bytes where it may be cut.
 
     What is only copied may always be cut anywhere.
     """
     for segment in tensor.segments:
-        allowed = Granularity.ELEMENT if segment.parameters is None else granularity
+        computed = segment.parameters is not None
+        allowed = granularity_of(tensor, usual) if computed else Granularity.ELEMENT
         step = _step(tensor, segment, allowed, memory)
         for start in range(segment.start, segment.stop, step):
             stop = min(start + step, segment.stop)
             shape = _shape(tensor.spec.shape, allowed, stop - start)
-            yield WorkUnit(tensor, segment, start, stop, shape)
+            yield WorkUnit(tensor, segment, start, stop, shape, allowed)
 
 
 def _shape(whole: tuple[int, ...], granularity: Granularity, elements: int) -> tuple[int, ...]:
@@ -71,14 +99,19 @@ def _shape(whole: tuple[int, ...], granularity: Granularity, elements: int) -> t
 def _step(tensor: TensorPlan, segment: Segment, granularity: Granularity, memory: int) -> int:
     if granularity is Granularity.TENSOR:
         return max(1, segment.stop - segment.start)
-    dtypes = [tensor.spec.dtype, *(slot.spec.dtype for slot in segment.slots)]
-    per_element = sum(DTYPES[dtype].bits for dtype in dtypes) / 8
-    room = memory - len(dtypes) * 2 * PAGE
-    fitting = min(BLOCK_ELEMENTS, int(room / per_element))
+    cut_specs = [tensor.spec, *(slot.spec for slot in segment.slots if not slot.whole)]
+    room = memory - len(cut_specs) * 2 * PAGE
     if granularity is Granularity.ELEMENT:
+        fitting = _fitting(room, cut_specs, (1,) * len(cut_specs))
         return max(_SMALLEST, fitting // _SMALLEST * _SMALLEST)
-    row = max(1, tensor.spec.shape[-1]) if tensor.spec.shape else 1
-    return max(1, fitting // row) * row
+    rows = [max(1, spec.shape[-1]) if spec.shape else 1 for spec in cut_specs]
+    return max(1, _fitting(room, cut_specs, rows)) * rows[0]
+
+
+def _fitting(room: int, specs: Sequence[TensorSpec], lengths: Sequence[int]) -> int:
+    """How many runs of these lengths, one of each tensor, go into a block and into the room."""
+    bits = sum(DTYPES[spec.dtype].bits * n for spec, n in zip(specs, lengths, strict=True))
+    return min(BLOCK_ELEMENTS // max(lengths), 8 * room // bits)
 
 
 def page_aligned(size: int) -> memoryview:

@@ -41,12 +41,14 @@ class Input:
         help: one line.
         stdin: whether it defaults to a stream on standard input.
         many: whether it takes all remaining arguments.
+        flag: such as "--stats": an option names it, and it may be left out. Last of all inputs.
     """
 
     role: str
     help: str
     stdin: bool = False
     many: bool = False
+    flag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,14 @@ class InputView:
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor of one input: the input's index and the tensor there."""
+    """A tensor of one input: the input's index and the tensor there.
+
+    `whole` asks for all of it with every unit, such as a vector that each row needs.
+    """
 
     source: int
     spec: TensorSpec
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,8 @@ class Segment:
     """A run of elements of an output tensor that is made in one way.
 
     Attributes:
-        start, stop: elements of the output tensor, also those of every slot.
+        start, stop: elements of the output tensor. Of a slot they are the same elements or, where
+            its rows have another length, the same rows.
         slots: the inputs; exactly one if copied.
         parameters: handed to the function; None means the elements are copied (and cast).
     """
@@ -141,11 +148,19 @@ class Segment:
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """An output tensor and what it is made of; `note` says why where it is not obvious."""
+    """An output tensor and what it is made of.
+
+    Attributes:
+        spec: name, dtype and shape.
+        segments: cover it from its first element to its last.
+        note: says why, where it is not obvious.
+        granularity: where it may be cut, if not as the operator says.
+    """
 
     spec: TensorSpec
     segments: tuple[Segment, ...]
     note: str = ""
+    granularity: Granularity | None = None
 
     @property
     def changed(self) -> bool:
@@ -166,6 +181,7 @@ class Draft:
         lineage: nodes that stand for inputs in the provenance, by role, where the operator
             knows better than the input itself.
         transparent: nothing is changed, so the header and the provenance stay as they are.
+        summary: lines for the end report that are known before any data.
     """
 
     tensors: tuple[TensorPlan, ...]
@@ -175,6 +191,7 @@ class Draft:
     warnings: tuple[str, ...] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)
     transparent: bool = False
+    summary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -253,6 +270,10 @@ class Operator:
         """
         raise NotImplementedError
 
+    def summarise(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """The figures of one tensor from what its units reported, added up (see Unit.report)."""
+        return dict(sums)
+
     def record(self) -> dict[str, Any]:
         """The parameters for provenance, in one normal form."""
         return {
@@ -288,6 +309,12 @@ def _convert(described: Option, given: Any) -> Any:
     return value
 
 
-def whole(spec: TensorSpec, slots: tuple[Slot, ...], parameters: Any, note: str = "") -> TensorPlan:
+def whole(
+    spec: TensorSpec,
+    slots: tuple[Slot, ...],
+    parameters: Any,
+    note: str = "",
+    granularity: Granularity | None = None,
+) -> TensorPlan:
     """A tensor made in one way from start to end."""
-    return TensorPlan(spec, (Segment(0, spec.numel, slots, parameters),), note)
+    return TensorPlan(spec, (Segment(0, spec.numel, slots, parameters),), note, granularity)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, torch.Tensor]
     Remember = Callable[[str, Callable[[], Arrays]], Arrays]
+Report = Callable[[Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class Block:
         return elementwise.cast(self.data, self.dtype, flat, "F32")
 
 
+def _report_to_nobody(_: Mapping[str, float]) -> None:
+    pass
+
+
 def _compute_anew(_: str, compute: Callable[[], Arrays]) -> Arrays:
     return compute()
 
@@ -60,13 +65,14 @@ class Unit:
 
     Attributes:
         name: the output tensor.
-        start: index of the first element of the unit within the tensor.
+        start: index of the unit's first element within the output tensor.
         out: where the result goes.
-        inputs: the same run of elements of each input, in the order of the segment's slots.
+        inputs: the same elements or rows of each input, in the order of the segment's slots.
         parameters: what `plan` left for this tensor.
         device: where arithmetic on whole tensors may run, as torch names it.
         remember: `remember(kind, compute)` gives what `compute` returns for these inputs, from the
             cache on disk if there is one.
+        report: takes figures to be added up over the units of the tensor, for the end report.
     """
 
     name: str
@@ -76,3 +82,4 @@ class Unit:
     parameters: Any
     device: str = "cpu"
     remember: Remember = _compute_anew
+    report: Report = _report_to_nobody
