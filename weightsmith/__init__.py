@@ -6,12 +6,16 @@ output="out", scale="0.5")`. Nothing heavy is imported before it is needed.
 
 from typing import TYPE_CHECKING
 
+from weightsmith import autoload
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weightsmith.engine.outcome import Outcome
 
 __version__ = "0.1.0"
+
+autoload.register()
 
 
 def __getattr__(name: str) -> "Callable[..., Outcome]":

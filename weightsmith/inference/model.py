@@ -30,33 +30,37 @@ class Loaded:
     label: str
 
 
-def load(address: str | Path, *, dtype: str = "float32", device: str = "cpu") -> Loaded:
+def load(
+    address: str | Path, *, dtype: str = "float32", device: str = "cpu", act: str = "int16"
+) -> Loaded:
     """The model in a checkpoint directory, its weights widened or rounded to `dtype`.
+
+    Packed weights stay packed, and are computed with as they are.
 
     Args:
         address: a directory with config.json, tokenizer and weights.
         dtype: that of weights and arithmetic, as torch names it.
         device: where it runs, as torch names it.
+        act: what packed layers round activations to: int8, int16 or float32.
 
     Raises:
         UsageError: transformers is not installed, or the address is no directory.
+        InvalidFile: packed rows are damaged.
         Mismatch: the checkpoint lacks weights that the model has; transformers would make them up.
         WeightsmithError: transformers cannot load it.
     """
-    config = read_config(address)
+    read_config(address)
+    tokenizer = load_tokenizer(address)
+    return Loaded(load_model(address, dtype=dtype, device=device, act=act), tokenizer, str(address))
+
+
+def load_model(address: str | Path, *, dtype: str, device: str, act: str = "int16") -> Any:
+    """The model alone; see `load`."""
+    read_config(address)
     label = str(address)
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "unknown")
-        if method == "ptqtp":
-            raise UsageError(
-                "packed checkpoints do not run here yet",
-                file=label,
-                remedy="weightsmith unpack makes it dense",
-            )
     transformers = require_transformers()
     import torch
 
-    tokenizer = load_tokenizer(address)
     with _quiet(transformers), told(label):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             label, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
@@ -69,7 +73,17 @@ def load(address: str | Path, *, dtype: str = "float32", device: str = "cpu") ->
             tensor=min(missing),
             remedy="the checkpoint does not fit its config.json",
         )
-    return Loaded(model.eval().to(device), tokenizer, label)
+    set_act(model, act)
+    return model.eval().to(device)
+
+
+def set_act(model: Any, act: str) -> None:
+    """Let the packed layers of a model round activations to this from now on."""
+    from weightsmith.inference.linear import Int8Linear, TernaryLinear
+
+    for layer in model.modules():
+        if isinstance(layer, TernaryLinear | Int8Linear):
+            layer.act = act
 
 
 def load_tokenizer(address: str | Path) -> Any:
