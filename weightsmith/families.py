@@ -16,6 +16,26 @@ POSITIONS = ("*wpe.weight", "*position_embeddings.weight", "*embed_positions.wei
 TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 VOCABULARY = (*EMBEDDINGS, *HEADS, "*lm_head.bias", "*final_logits_bias")
 
+# Weights of attention and MLP, [out, in] where the family is not in TRANSPOSED.
+LINEARS = (
+    "*.{q,k,v,o,qkv,gate,up,down,gate_up,out}_proj.weight",
+    "*.{q_a,q_b,kv_a,kv_b,o_a,o_b}_proj.weight",
+    "*.kv_a_proj_with_mqa.weight",
+    "*.{wq,wk,wv,wo,wqkv,w1,w2,w3,W_pack,fc1,fc2}.weight",
+    "*.{query_key_value,dense,dense_h_to_4h,dense_4h_to_h,c_attn,c_proj,c_fc}.weight",
+)
+# Experts in one tensor, and the families that store them [experts, out, in].
+FUSED_EXPERTS = ("*.experts.gate_up_proj", "*.experts.{gate,up,down}_proj")
+EXPERTS_OUT_IN = frozenset(
+    {
+        *("deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe", "hunyuan_v1_moe"),
+        *("minimax", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next"),
+    }
+)
+ROUTERS = ("*.gate.weight", "*router*", "*.shared_expert_gate.weight")
+# Parts of multimodal models that are not the language model.
+TOWERS = ("*vision*", "*visual*", "*audio*", "*multi_modal_projector*")
+
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a tensor name matches one of the globs."""
