@@ -16,7 +16,7 @@ help:            ## list the targets
 
 env: $(STAMP)    ## virtual environment with everything that tests and demo need
 
-$(STAMP): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/*.cpp kernels/*/*.cpp kernels/*/*.hpp)
+$(STAMP): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/*.cpp kernels/*/*.hpp kernels/*/*.inl)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[calibrate,dev,demo,plot]'
 	touch $@
