@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,22 @@ def test_what_overflows_is_counted(tied: Path, here: Path) -> None:
     config = json.loads((tied / "config.json").read_text())
     write_directory(here / "odd", tensors, config=config)
     assert_fails(weightsmith("rotate", "odd", "--dtype", "float16", "-o", "out"), 1, "too large")
+
+
+@pytest.mark.slow
+def test_a_real_model(here: Path) -> None:
+    """SmolLM2-135M: 576 channels, no power of two; tied; nine query heads share three keys."""
+    fetch = Path(__file__).resolve().parents[2] / "examples/demo/fetch.py"
+    done = subprocess.run([sys.executable, fetch, "base"], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    for name in ("one", "two"):
+        rotated = weightsmith("rotate", "base", "--dtype", "float32", "-o", name)
+        assert rotated.returncode == 0, rotated.stderr.decode()
+    one, two = (Path(f"{name}/model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    ids = list(range(1000, 1064))
+    before, after = logits(here / "base", ids), logits(here / "one", ids)
+    assert (before - after).abs().max() <= 1e-4 * before.abs().max()
+    piped = shell("weightsmith cat base | weightsmith rotate --dtype float32 > piped.safetensors")
+    assert piped.returncode == 0, piped.stderr.decode()
+    assert tensors_of("piped.safetensors") == decode(one)[0]
