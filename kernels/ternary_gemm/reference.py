@@ -101,4 +101,4 @@ def restore_scales(laid: NDArray[Any], rows: int, inputs: int, group: int) -> Sc
     blocks, spans, planes, _ = laid.shape
     each = laid.transpose(0, 3, 1, 2).reshape(blocks * BLOCK, spans, planes)
     first = np.arange(-(-inputs // group)) * group // span_of(group)
-    return each[:rows, first].astype(np.float32)
+    return np.ascontiguousarray(each[:rows, first], np.float32)
