@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 from support import environment, make_trio, random_tensors, shell, write_directory
 
+from weightsmith.cli.bench import bench as bench_command
 from weightsmith.cli.calibrate import calibrate as calibrate_command
 from weightsmith.cli.command import command_of
 from weightsmith.cli.compare import compare as compare_command
 from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
+from weightsmith.cli.generate import generate as generate_command
 from weightsmith.cli.inspect import inspect as inspect_command
 from weightsmith.cli.perplexity import perplexity as perplexity_command
 from weightsmith.cli.verify import verify as verify_command
@@ -33,9 +35,11 @@ LINKING = [*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY"
 LINKING += sorted((ROOT / "kernels").glob("*/README.md"))
 COMMANDS: dict[str, Callable[..., None]] = {
     **{name: command_of(operator) for name, operator in operators().items()},
+    "bench": bench_command,
     "calibrate": calibrate_command,
     "compare": compare_command,
     "extract-lora": extract_lora_command,
+    "generate": generate_command,
     "inspect": inspect_command,
     "perplexity": perplexity_command,
     "verify": verify_command,
