@@ -30,8 +30,9 @@ test: $(STAMP)   ## all tests but the slow ones, under 10 minutes on two cores
 slow: $(STAMP)   ## the slow tests
 	$(BIN)/python -m pytest -q -m 'slow and not gpu' || test $$? -eq 5
 
-gpu: $(STAMP)    ## tests that need a CUDA device
+gpu: $(STAMP)    ## tests and a benchmark that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu || test $$? -eq 5
+	$(BIN)/python tests/benchmarks/ternary_gpu.py
 
 # mypy looks for weightsmith.kernels where the installed package has it, so it gets such a tree.
 lint: $(STAMP)   ## formatting, linters, types, import layers

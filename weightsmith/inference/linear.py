@@ -6,7 +6,7 @@ integer buffers in its place; its state dict has those rows again.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +20,7 @@ from weightsmith.tritplanes.rows import Planes, pack_trits, unpack_int8, unpack_
 _ROWS = 1024  # rows that are unpacked at once
 
 
-class Expandable(Protocol):
-    """A layer with packed rows."""
-
-    def expand_rows(self) -> None:
-        """Turn the rows that were loaded into what the kernels read."""
-
-
-class _Packed(nn.Module):
+class PackedLayer(nn.Module):
     """What the layers share: rows as a parameter first, buffers later, rows in the state dict."""
 
     weight: nn.Parameter | None
@@ -36,6 +29,10 @@ class _Packed(nn.Module):
         super().__init__()
         packed = torch.empty((rows, row_bytes), dtype=torch.uint8)
         self.weight = nn.Parameter(packed, requires_grad=False)
+
+    def expand_rows(self) -> None:
+        """Turn the rows that were loaded into what the kernels read."""
+        raise NotImplementedError
 
     def take_rows(self) -> Tensor:
         """The rows that were loaded; the parameter goes."""
@@ -49,12 +46,12 @@ class _Packed(nn.Module):
         raise NotImplementedError
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.weight is None:
             destination[prefix + "weight"] = self.rows()
 
 
-class TernaryLinear(_Packed):
+class TernaryLinear(PackedLayer):
     """A linear layer on trit planes.
 
     Args:
@@ -79,7 +76,7 @@ class TernaryLinear(_Packed):
         return Packed(self.codes, self.scales, *shape)
 
     def expand_rows(self) -> None:
-        """See Expandable.
+        """See PackedLayer.
 
         Raises:
             InvalidRows: the rows are damaged.
@@ -103,7 +100,7 @@ class TernaryLinear(_Packed):
         return unpack_trits(self.encoding, rows)
 
     def rows(self) -> Tensor:
-        """See _Packed; where a group's scales are zero, its ratio may be another one."""
+        """See PackedLayer; where a group's scales are zero, its ratio may be another one."""
         packed, encoding = self.packed, self.encoding
         result = torch.empty((self.out_features, encoding.row_bytes), dtype=torch.uint8)
         for first in range(0, self.out_features, _ROWS):
@@ -123,7 +120,7 @@ class TernaryLinear(_Packed):
         return f"{self.in_features}, {self.out_features}, planes={planes}, group={group}"
 
 
-class _Rows(_Packed):
+class _Rows(PackedLayer):
     """8-bit rows."""
 
     values: Tensor
@@ -138,7 +135,7 @@ class _Rows(_Packed):
         return PackedRows(self.values, self.scales)
 
     def expand_rows(self) -> None:
-        """See Expandable.
+        """See PackedLayer.
 
         Raises:
             InvalidRows: a scale is negative or not finite.
@@ -154,7 +151,7 @@ class _Rows(_Packed):
         self.register_buffer("scales", packed.scales, persistent=False)
 
     def rows(self) -> Tensor:
-        """See _Packed."""
+        """See PackedLayer."""
         return self.packed.join()
 
 
@@ -201,7 +198,7 @@ class Int8Linear(_Rows):
         return self._tied_to != [None]
 
     def expand_rows(self) -> None:
-        """See Expandable."""
+        """See PackedLayer."""
         (embedding,) = self._tied_to
         if embedding is None:
             super().expand_rows()

@@ -30,7 +30,7 @@ WEIGHT = ".weight"
 
 
 @register_quantization_config(METHOD)
-class PtqtpConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class PtqtpConfig(QuantizationConfigMixin):
     """The quantization_config of a packed checkpoint.
 
     Args:
@@ -40,7 +40,7 @@ class PtqtpConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
     def __init__(self, act: str = "int16", **record: Any) -> None:
         record.pop("quant_method", None)
-        self.quant_method = METHOD
+        self.quant_method = METHOD  # type: ignore[assignment]
         self.act = act
         self.record = {"quant_method": METHOD, **record}
 
@@ -65,7 +65,7 @@ class PtqtpConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
 
 @register_quantizer(METHOD)
-class PtqtpQuantizer(HfQuantizer):  # type: ignore[misc]
+class PtqtpQuantizer(HfQuantizer):
     """Puts layers that compute with packed rows into a model that has no memory yet."""
 
     quantization_config: PtqtpConfig
@@ -82,9 +82,9 @@ class PtqtpQuantizer(HfQuantizer):  # type: ignore[misc]
         replace_layers(model, tensors, self.quantization_config.act)
 
     def _process_model_after_weight_loading(self, model: Any, **_options: Any) -> Any:
-        from weightsmith.inference.linear import Int8Linear, _Packed
+        from weightsmith.inference.linear import Int8Linear, PackedLayer
 
-        layers = [layer for layer in model.modules() if isinstance(layer, _Packed)]
+        layers: list[PackedLayer] = [m for m in model.modules() if isinstance(m, PackedLayer)]
         # A head that is tied to an embedding takes over what that has become.
         for layer in sorted(layers, key=lambda layer: isinstance(layer, Int8Linear)):
             layer.expand_rows()
