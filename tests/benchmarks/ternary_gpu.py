@@ -68,10 +68,10 @@ def _int4(x: torch.Tensor, dense: torch.Tensor) -> float | None:
         half = dense.to(torch.bfloat16)
         rows, inputs = half.shape
         nibbles = torch.randint(0, 255, (rows, inputs // 2), dtype=torch.uint8, device="cuda")
-        packed = torch.ops.aten._convert_weight_to_int4pack(nibbles, 8)  # noqa: SLF001
+        packed = torch.ops.aten._convert_weight_to_int4pack(nibbles, 8)
         scales = torch.ones(inputs // GROUP, rows, 2, dtype=torch.bfloat16, device="cuda")
         given = x.to(torch.bfloat16)
-        multiply = torch.ops.aten._weight_int4pack_mm  # noqa: SLF001
+        multiply = torch.ops.aten._weight_int4pack_mm
         return _time(lambda: multiply(given, packed, GROUP, scales))
     except (AttributeError, RuntimeError) as error:
         print(f"no int4 product: {str(error).splitlines()[0]}", file=sys.stderr)

@@ -13,14 +13,14 @@ pytest.importorskip("transformers")
 import torch
 from packed_models import write_pair
 from safetensors.torch import load_file, save_file
-from support import environment
+from support import environment, weightsmith
 from transformers import AutoModel, AutoModelForCausalLM
 
 from weightsmith.errors import InvalidFile, WeightsmithError
 from weightsmith.inference.linear import Int8Embedding, Int8Linear, TernaryLinear
 from weightsmith.inference.model import load_model, set_act
 from weightsmith.inference.transformers import PtqtpConfig
-from weightsmith.tritplanes.remote import FILE
+from weightsmith.tritplanes.remote import FILE, REFERENCE, code_for
 
 IDS = torch.arange(5, 29)[None]
 KINDS = {
@@ -148,6 +148,30 @@ def test_trust_remote_code_is_enough(tmp_path: Path) -> None:
     assert done.stdout.strip() == "TernaryLinear", done.stderr
     assert not (tmp_path / "saved" / FILE).exists()
     assert "auto_map" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+
+
+def test_ptqtp_writes_the_code_and_unpack_takes_it_away(tmp_path: Path) -> None:
+    _, dense = write_pair(tmp_path)
+    for number, kept in enumerate(({}, {"AutoModel": "theirs.Model"})):
+        config = json.loads((dense / "config.json").read_text())
+        config |= {"auto_map": kept} if kept else {}
+        (dense / "config.json").write_text(json.dumps(config))
+        out, back = tmp_path / f"out{number}", tmp_path / f"back{number}"
+        options = ("--group-size", 32, "--embeddings", "int8", "--head", "int8", "-o", out)
+        assert weightsmith("ptqtp", dense, *options).returncode == 0
+        found = json.loads((out / "config.json").read_text())["auto_map"]
+        assert found == {**kept, "AutoConfig": REFERENCE}
+        done = in_a_new_process(LOAD.format(str(out), ", trust_remote_code=True") + SHOW, tmp_path)
+        assert kept or done.stdout.strip() == "TernaryLinear", done.stderr
+        assert weightsmith("unpack", out, "-o", back).returncode == 0
+        assert not (back / FILE).exists()
+        assert json.loads((back / "config.json").read_text()).get("auto_map", {}) == kept
+
+
+def test_a_model_with_code_of_its_own_keeps_it() -> None:
+    own = {"model_type": "strange", "auto_map": {"AutoConfig": "theirs.Config"}}
+    assert code_for(own) is None
+    assert code_for({"model_type": 'x"; import os'}) is None
 
 
 def test_without_either_loading_fails_on_the_shapes(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from weightsmith.errors import UsageError, WeightsmithError
 from weightsmith.header import Header
 from weightsmith.operators.operator import Input, Operator
 from weightsmith.operators.provenance import CONFIG_PATCH, SIDECARS, canonical
+from weightsmith.tritplanes import remote
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def _run_files(
     def furnish(tree: Path) -> None:
         if sidecars is not None:
             sidecars.copy(tree, plan.config_patch)
+            remote.furnish(tree)
         (tree / README).write_text(model_card(plan), encoding="utf-8")
 
     before = [source.identity() for source in plan.sources]

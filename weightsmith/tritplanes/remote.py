@@ -4,8 +4,12 @@ With trust_remote_code=True transformers imports the file that a config's auto_m
 looks for the quantizer; ours imports weightsmith and hands back the model's usual config class.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from weightsmith.tritplanes.encoding import METHOD
 
 FILE = "configuration_weightsmith.py"
 REFERENCE = f"{FILE.removesuffix('.py')}.Config"
@@ -35,3 +39,27 @@ def code_for(config: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     if isinstance(kept, Mapping) and "AutoConfig" in kept:
         return None
     return {"auto_map": {"AutoConfig": REFERENCE}}, CODE.format(model_type=model_type)
+
+
+def furnish(directory: Path) -> None:
+    """Give a finished checkpoint directory the code if it is packed, and take it away if not."""
+    path = directory / "config.json"
+    if not path.is_file():
+        return
+    config = json.loads(path.read_bytes())
+    record, found = config.get("quantization_config"), config.get("auto_map")
+    packed = isinstance(record, dict) and record.get("quant_method") == METHOD
+    others = {k: v for k, v in (found or {}).items() if v != REFERENCE}
+    made = code_for({**config, "auto_map": others}) if packed else None
+    if made is not None:
+        changed = {"auto_map": {**others, **made[0]["auto_map"]}}
+        (directory / FILE).write_text(made[1], encoding="utf-8")
+    elif others != (found or {}):
+        changed = {"auto_map": others}
+        (directory / FILE).unlink(missing_ok=True)
+    else:
+        return
+    config |= changed
+    if not config["auto_map"]:
+        del config["auto_map"]
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
