@@ -112,6 +112,9 @@ void dequantize(const Planes& w, std::size_t first, std::size_t count, float* ou
 std::uint64_t touch(const std::uint8_t* data, std::size_t nbytes) {
     std::uint64_t sums[16] = {};
     for (std::size_t i = 0; i + 128 <= nbytes; i += 128) {
+        // As the kernels do: the hardware's own prefetcher stops at every page.
+        __builtin_prefetch(data + i + 2048);
+        __builtin_prefetch(data + i + 2112);
         std::uint64_t line[16];
         std::memcpy(line, data + i, 128);
         for (int l = 0; l < 16; ++l) sums[l] ^= line[l];

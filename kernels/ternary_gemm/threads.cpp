@@ -14,7 +14,7 @@
 namespace weightsmith::ternary {
 namespace {
 
-constexpr std::size_t pieces = 8;  // ranges for each thread: a slow one leaves its work to others
+constexpr std::size_t pieces = 32;  // ranges for each thread: a slow one leaves its work to others
 constexpr auto patience = std::chrono::microseconds(100);
 
 void relax() {

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from weightsmith.cli.perplexity import Threads
 from weightsmith.cli.screen import human_size
 from weightsmith.engine.settings import available_cpus, parse_dtype
 from weightsmith.errors import UsageError
+
+if TYPE_CHECKING:
+    from weightsmith.inference.speed import Measured
 
 
 def bench(
@@ -51,7 +54,7 @@ def bench(
     """
     from weightsmith.dtypes import DTYPES
     from weightsmith.inference.model import read_config, require_transformers
-    from weightsmith.inference.speed import Measured, Settings, measure_apart
+    from weightsmith.inference.speed import Settings, measure_apart
 
     kinds = [DTYPES[parse_dtype(each) or "F32"].torch_name for each in dtype]
     require_transformers()
@@ -79,17 +82,17 @@ def bench(
         _table(found)
 
 
-def _table(found: list) -> None:  # type: ignore[type-arg]
-    dense = [each.decode for _, each in found if not each.act]
-    best = max(dense, default=None)
-    print(
-        f"{'model':24} {'layers':18} {'decode/s':>9} {'x':>5} {'prefill/s':>9} "
-        f"{'weights':>9} {'peak':>9}"
-    )
+def _table(found: list[tuple[str, "Measured"]]) -> None:
+    dense = [each for _, each in found if not each.act]
+    titles = ("decode/s", "x", "by CPU s", "x", "prefill/s", "weights", "peak")
+    print(f"{'model':24} {'layers':16}" + "".join(f" {title:>9}" for title in titles))
     for name, each in found:
+        cells = []
+        for rate, best in (
+            (each.decode, max((d.decode for d in dense), default=0)),
+            (each.cpu, max((d.cpu for d in dense), default=0)),
+        ):
+            cells += [f"{rate:.1f}", f"{rate / best:.2f}" if best else ""]
+        cells += [f"{each.prefill:.1f}", human_size(each.weights), human_size(each.peak)]
         kind = f"packed, {each.act}" if each.act else each.dtype
-        ratio = f"{each.decode / best:.2f}" if best else ""
-        print(
-            f"{name[-24:]:24} {kind:18} {each.decode:9.1f} {ratio:>5} {each.prefill:9.1f} "
-            f"{human_size(each.weights):>9} {human_size(each.peak):>9}"
-        )
+        print(f"{name[-24:]:24} {kind:16}" + "".join(f" {cell:>9}" for cell in cells))

@@ -49,6 +49,7 @@ class Measured:
         dtype: of everything else.
         prefill: tokens/s of the prompt, the best of three runs.
         decode: tokens/s, from the median time of a token.
+        cpu: tokens by second of processor time, of all threads; other programs do not lower it.
         weights: bytes of parameters and buffers.
         peak: bytes, the process's largest resident set, on a GPU its largest allocation.
     """
@@ -57,6 +58,7 @@ class Measured:
     dtype: str
     prefill: float
     decode: float
+    cpu: float
     weights: int
     peak: int
 
@@ -89,38 +91,40 @@ def measure(settings: Settings) -> list[Measured]:
     results = []
     for act in settings.acts if packed else ("",):
         set_act(model, act)
-        prefill, decode = _rates(model, settings)
+        rates = _rates(model, settings)
         peak = _peak(settings.device)
-        results.append(Measured(act, settings.dtype, prefill, decode, sum(tensors.values()), peak))
+        results.append(Measured(act, settings.dtype, *rates, sum(tensors.values()), peak))
     return results
 
 
-def _rates(model: Any, settings: Settings) -> tuple[float, float]:
+def _rates(model: Any, settings: Settings) -> tuple[float, float, float]:
     import torch
 
     generator = torch.Generator().manual_seed(0)
     size = model.config.get_text_config().vocab_size
     ids = torch.randint(size, (1, settings.prompt), generator=generator).to(settings.device)
 
-    def timed(given: torch.Tensor, past: Any) -> tuple[Any, float]:
-        begin = time.perf_counter()
+    def timed(given: torch.Tensor, past: Any) -> tuple[Any, float, float]:
+        begin, spent = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             out = model(given, past_key_values=past, use_cache=True, logits_to_keep=1)
             token = out.logits[:, -1:].argmax(-1)
             token.cpu()  # waits for a GPU
-        return (token, out.past_key_values), time.perf_counter() - begin
+        passed, spent = time.perf_counter() - begin, time.process_time() - spent
+        return (token, out.past_key_values), passed, spent
 
     best = None
     for _ in range(3):
-        state, taken = timed(ids, None)
+        state, taken, _ = timed(ids, None)
         best = taken if best is None else min(best, taken)
     token, past = state
-    times = []
+    times, spent = [], []
     for _ in range(settings.tokens):
-        (token, past), taken = timed(token, past)
+        (token, past), taken, of_processor = timed(token, past)
         times.append(taken)
+        spent.append(of_processor)
     assert best is not None
-    return settings.prompt / best, 1 / median(times)
+    return settings.prompt / best, 1 / median(times), 1 / median(spent)
 
 
 def _peak(device: str) -> int:
