@@ -32,7 +32,6 @@ _MAX_ROUNDS = 4
 # Elements worked on at once: with their products they stay in a second-level cache of 2 MB.
 _BLOCK = 1 << 17
 _GRAM_BLOCK = 1 << 18
-_LEAF = 64
 
 Cut = tuple[slice, slice]
 
@@ -183,14 +182,12 @@ def _gram(matrix: Matrix, onto: Tensor | None = None) -> Tensor:
 
 
 def _add_outer(gram: Tensor, wide: Tensor) -> None:
-    """Add the upper triangle of wide @ wide.T: the other half of a Gram product is redundant."""
-    half = len(gram) // 2
-    if half < _LEAF:
-        gram.addmm_(wide, wide.T)
-        return
-    gram[:half, half:].addmm_(wide[:half], wide[half:].T)
-    _add_outer(gram[:half, :half], wide[:half])
-    _add_outer(gram[half:, half:], wide[half:])
+    """Add the upper triangle of wide @ wide.T in bands: half of a Gram product is redundant."""
+    size = len(gram)
+    band = max(64, size // 16)
+    for first in range(0, size, band):
+        last = min(first + band, size)
+        gram[first:last, first:].addmm_(wide[first:last], wide[first:].T)
 
 
 def _blocks(matrix: Matrix, elements: int) -> Iterator[tuple[Cut, Tensor]]:
