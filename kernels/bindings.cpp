@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "elementwise/cpu.hpp"
+#include "trit_fit/bindings.hpp"
 
 namespace nb = nanobind;
 namespace ew = weightsmith::elementwise;
@@ -82,4 +83,7 @@ NB_MODULE(_native, m) {
     });
     m.def("isas", &ew::isas);
     m.def("use_isa", &ew::use_isa);
+
+    nb::module_ trit_fit = m.def_submodule("trit_fit");
+    bind_trit_fit(trit_fit);
 }
