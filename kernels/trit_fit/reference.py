@@ -36,7 +36,7 @@ COMBINATIONS = [
     *((1, 0, -1), (1, -1, -1), (1, -1, 1), (1, 0, 1), (1, 1, -1), (1, 1, 1)),
 ]
 # The order in which Algorithm 1 tries the nine pairs.
-PAIRS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 1)]
+PAIRS = [(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 @dataclass
@@ -177,7 +177,8 @@ def _solve(scales: Floats, normal: Normal) -> Floats:
     regular = determinant > 1e-9 * product
     with np.errstate(divide="ignore", invalid="ignore"):
         solved = (np.stack(x) / determinant).astype(np.float32)
-    return np.where(regular, solved, _stretch(scales, normal))
+    found: Floats = np.where(regular, solved, _stretch(scales, normal))
+    return found
 
 
 def _explained(scales: Floats, normal: Normal) -> Floats:
@@ -187,7 +188,8 @@ def _explained(scales: Floats, normal: Normal) -> Floats:
         total += 2.0 * a[k] * normal.right[k]
         for j in range(k + 1):
             total -= (2.0 if j < k else 1.0) * a[k] * a[j] * normal.matrix[k, j]
-    return total.astype(np.float32)
+    gain: Floats = total.astype(np.float32)
+    return gain
 
 
 @dataclass
@@ -428,7 +430,7 @@ def algorithm1_step(scales: Doubles, trits: Trits, weights: Floats, group: int) 
         fitted = np.array([_ridge_solve(*row) for row in zip(*sums, strict=True)])
         farthest = max(farthest, float(np.linalg.norm(fitted - scales[:, g], axis=1).max()))
         scales[:, g] = fitted
-        off = np.stack([w - c1 * fitted[:, :1] - c2 * fitted[:, 1:] for c1, c2 in PAIRS])
+        off = np.stack([w - (c1 * fitted[:, :1] + c2 * fitted[:, 1:]) for c1, c2 in PAIRS])
         trits[:, :, columns] = np.moveaxis(np.array(PAIRS)[(off * off).argmin(axis=0)], 2, 1)
     return farthest
 

@@ -4,8 +4,8 @@ For inputs x with second moments H = mean x x^T, a row w and its approximation v
 (w - v) H (w - v)^T. GPTQ (arXiv 2210.17323) quantises column by column, the heaviest first,
 and moves each column's error onto those still to come; here every column takes the nearest of the
 levels that its group's scales span. The scales are fitted before, each column weighted by what an
-error in it still costs when the columns after it have made up for it as well as they can, 1 / U_jj^2
-with H^-1 = U^T U; the diagonal of H would count errors at what they cost alone.
+error in it still costs when the columns after it have made up for it as well as they can:
+1 / U_jj^2 with H^-1 = U^T U. Scales that follow the moved weights measured worse (docs/ptqtp.md).
 """
 
 from __future__ import annotations
