@@ -2,7 +2,7 @@
 
     python examples/quantize/table.py DIRECTORY [--tokens N] [--only NAME]
 
-Prints Markdown. Results are kept in DIRECTORY/results.json, and ways found there are not done again.
+Prints Markdown. Results are kept in DIRECTORY/results.json; ways found there are not done again.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def prepare(work: Path) -> None:
     if not (work / "model").exists():
         from fetch import fetch
 
-        fetch(work / "fetched", work / "model")
+        fetch(work / "model")
     if not (work / "texts").exists():
         script = HERE.parent / "texts" / "fetch_texts.py"
         subprocess.run([sys.executable, script, work / "texts"], check=True)
@@ -140,9 +140,12 @@ def weightsmith_metadata(directory: Path) -> dict[str, str]:
 
 def table(results: dict[str, Any], tokens: int) -> str:
     """Markdown."""
+    conditions = (
+        f"{tokens} tokens of each text, windows of {WINDOW}; statistics of {CALIBRATION} tokens "
+        f"of other novels; torch {torch.__version__}."
+    )
     lines = [
-        f"{tokens} tokens of each text, windows of {WINDOW}; "
-        f"statistics of {CALIBRATION} tokens of other novels; torch {torch.__version__}.",
+        conditions,
         "",
         "| way | bits | " + " | ".join(f"{t}: perplexity | x parent | KL" for t in TEXTS) + " |",
         "|---|---|" + "---|" * 3 * len(TEXTS),

@@ -3,9 +3,8 @@
 Usage: bench.py [--work DIR] [--rounds N] [--patience SECONDS] [--no-large] [--no-peer]
 
 Writes three checkpoints of 3.0 GB in Llama's layout, measures every case once a round, does the
-graft again at three times the size, counts wrong elements, holds timber's work on a matrix against a
-full SVD (decomposition.py, which also runs alone), and prints Markdown. No bar is an
-assertion. The work directory must be new or empty, and is removed at the end.
+graft again at three times the size, counts wrong elements, runs the benchmarks of single parts (PARTS,
+which also run alone), and prints Markdown. No bar is an assertion. The work directory must be new or empty, and is removed at the end.
 """
 
 import argparse
@@ -24,6 +23,8 @@ from measure import CommandFailed, Measurement, environment, evict, measure, pre
 ROOT = HERE.parents[1]
 PEER = "mergekit==0.1.5"
 LARGE_ROUNDS = 3
+# Single parts of the work in memory: timber on a matrix, the fits of ptqtp.
+PARTS = ("decomposition.py", "tritfit.py")
 LAYERS_FACTOR = (
     65 / 16
 )  # the embeddings do not grow: this makes the checkpoint three times as large
@@ -51,14 +52,14 @@ def main() -> None:
         wrong = exactness(work, cases)
         if not options.no_large:
             measured |= run_large(work / "large", python, options)
-        spectra = decomposition(min(LARGE_ROUNDS, options.rounds))
+        parts = [alone(script, min(LARGE_ROUNDS, options.rounds)) for script in PARTS]
     finally:
         remove(work)
     results = report.Results(measured)
     after = report.commit()
     print(report.conditions(ROOT, python, peer))
     print(f"- commit: {before}" + ("" if after == before else f", at the end {after}"))
-    print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}\n\n{spectra}")
+    print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}\n\n" + "\n\n".join(parts))
 
 
 def install_peer(directory: Path) -> Path | None:
@@ -169,17 +170,17 @@ def exactness(work: Path, cases: list[Case]) -> str:
     return "\n".join(lines)
 
 
-def decomposition(rounds: int) -> str:
-    """Timber's work on a matrix against the method of its authors' script."""
-    say("timber against a full SVD")
+def alone(script: str, rounds: int) -> str:
+    """What a benchmark of one part prints, which runs in a process of its own."""
+    say(script)
     done = subprocess.run(
-        [sys.executable, HERE / "decomposition.py", str(rounds)],
+        [sys.executable, HERE / script, str(rounds)],
         check=False,
         capture_output=True,
         text=True,
         env=environment(),
     )
-    return done.stdout if done.returncode == 0 else f"timber failed: {done.stderr[-2000:]}"
+    return done.stdout if done.returncode == 0 else f"{script} failed: {done.stderr[-2000:]}"
 
 
 def say(text: str) -> None:

@@ -116,6 +116,14 @@ def small_cases(work: Path, python: Path, mergekit: Path | None) -> Iterator[Cas
         bars=Bars(against=COPY),
     )
     yield Case(
+        name="ptqtp -o dir",
+        pipeline=((tool, "ptqtp", base, "-q", "-o", target),),
+        inputs=(base,),
+        rehearsal=rehearsal,
+        rounds=2,
+        bars=Bars(against=SYNCED, anonymous=MEMORY),
+    )
+    yield Case(
         name=START_INTERPOLATE,
         pipeline=((*interpolate, "--dry-run"),),
         inputs=(base, instruct),
