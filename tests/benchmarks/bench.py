@@ -3,8 +3,9 @@
 Usage: bench.py [--work DIR] [--rounds N] [--patience SECONDS] [--no-large] [--no-peer]
 
 Writes three checkpoints of 3.0 GB in Llama's layout, measures every case once a round, does the
-graft again at three times the size, counts wrong elements, runs the benchmarks of single parts (PARTS,
-which also run alone), and prints Markdown. No bar is an assertion. The work directory must be new or empty, and is removed at the end.
+graft again at three times the size, counts wrong elements, runs the benchmarks of single parts
+(PARTS, which also run alone), and prints Markdown. No bar is an assertion. The work directory must
+be new or empty, and is removed at the end.
 """
 
 import argparse
