@@ -1,5 +1,7 @@
 """What tensors are called in the model families, where names are all there is to go by."""
 
+import re
+
 from weightsmith.selection import compile_glob
 
 EMBEDDINGS = (
@@ -12,6 +14,8 @@ EMBEDDINGS = (
 )
 HEADS = ("*lm_head.weight", "*embed_out.weight", "output.weight")
 POSITIONS = ("*wpe.weight", "*position_embeddings.weight", "*embed_positions.weight")
+ROUTERS = ("*.gate.weight", "*router*", "*shared_expert_gate.weight")
+CONVOLUTIONS = ("*conv1d.weight", "*.conv.weight")
 # Families whose linear layers are stored [in, out].
 TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 VOCABULARY = (*EMBEDDINGS, *HEADS, "*lm_head.bias", "*final_logits_bias")
@@ -20,3 +24,16 @@ VOCABULARY = (*EMBEDDINGS, *HEADS, "*lm_head.bias", "*final_logits_bias")
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a tensor name matches one of the globs."""
     return any(compile_glob(pattern).fullmatch(name) for pattern in patterns)
+
+
+_LAYER = re.compile(r"\.([0-9]{1,9})\.")
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor belongs to: the first number in its name.
+
+    >>> layer_of("model.layers.3.mlp.experts.7.up_proj.weight")
+    3
+    """
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None
