@@ -19,6 +19,7 @@ from weightsmith.cli.command import command_of
 from weightsmith.cli.compare import compare as compare_command
 from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
 from weightsmith.cli.inspect import inspect as inspect_command
+from weightsmith.cli.sweep import sweep as sweep_command
 from weightsmith.cli.verify import verify as verify_command
 from weightsmith.operators.registry import operators
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare_command,
     "extract-lora": extract_lora_command,
     "inspect": inspect_command,
+    "sweep": sweep_command,
     "verify": verify_command,
 }
 

@@ -18,6 +18,7 @@ def build() -> typer.Typer:
     from weightsmith.cli.compare import compare
     from weightsmith.cli.extract_lora import extract_lora
     from weightsmith.cli.inspect import inspect
+    from weightsmith.cli.sweep import sweep
     from weightsmith.cli.verify import verify
     from weightsmith.operators.registry import operators
 
@@ -34,6 +35,7 @@ def build() -> typer.Typer:
     app.command("compare")(compare)
     app.command("extract-lora")(extract_lora)
     app.command("inspect")(inspect)
+    app.command("sweep")(sweep)
     app.command("verify")(verify)
     return app
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weightsmith.crossbar.chip import Chip, Place
+from weightsmith.crossbar.device import Cell
 from weightsmith.crossbar.redundancy import Combine, combine
 from weightsmith.crossbar.scale import Range
 
@@ -73,7 +74,9 @@ def read_back(
     else:
         fresh = final = combine((error for _, error in of_copies()), copies.combine)
     span = mapping.device.g_max - mapping.device.g_min
-    shrinkage = float(np.vdot(np.sign(weights), final)) / span
+    # The models of weights as a whole have no end of a range to be cut off at.
+    biased = mapping.device.cell is not Cell.SIGNED
+    shrinkage = float(np.vdot(np.sign(weights), final)) / span if biased else 0.0
     final = final * step
     return ReadBack(weights, fresh * step if chip.ages else final, final, shrinkage)
 

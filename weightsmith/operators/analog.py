@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from weightsmith.operators.memristor import Memristor
 
 # About so many weights at a time: a few arrays of that size stay in the second-level cache.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
