@@ -16,9 +16,9 @@ help:            ## list the targets
 
 env: $(STAMP)    ## virtual environment with everything that tests and demo need
 
-$(STAMP): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/*.cpp kernels/*/*.cpp kernels/*/*.hpp)
+$(STAMP): pyproject.toml constraints.txt kernels/CMakeLists.txt $(wildcard kernels/*.cpp kernels/*.hpp kernels/*/*.cpp kernels/*/*.hpp kernels/*/*.inl)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,demo,plot]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[calibrate,dev,demo,plot]'
 	touch $@
 
 demo: $(STAMP)   ## the main job on a real model, under 10 minutes

@@ -9,11 +9,11 @@
 #include <array>
 #include <stdexcept>
 
-#include "draws/cpu.hpp"
+#include "draws/bindings.hpp"
 #include "elementwise/cpu.hpp"
+#include "trit_fit/bindings.hpp"
 
 namespace nb = nanobind;
-namespace dr = weightsmith::draws;
 namespace ew = weightsmith::elementwise;
 
 namespace {
@@ -40,13 +40,6 @@ std::size_t compute(ew::Formula formula, Writable& out, const std::string& out_d
     if (!fits) throw std::invalid_argument("buffers have different numbers of elements");
     nb::gil_scoped_release release;
     return ew::compute(formula, target, n, inputs, coefficients.data());
-}
-
-template <typename T>
-void draw(void (*fill)(T*, dr::Position), nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
-          std::uint64_t key, std::uint64_t first_row) {
-    nb::gil_scoped_release release;
-    fill(out.data(), {key, first_row, out.shape(0), out.shape(1)});
 }
 
 }  // namespace
@@ -90,16 +83,10 @@ NB_MODULE(_native, m) {
         return std::pair(found.nan, found.infinite);
     });
     m.def("isas", &ew::isas);
-    m.def("use_isa", [](S name) {
-        ew::use_isa(name);
-        dr::use_isa(name);
-    });
-    m.def("draw_bits", [](nb::ndarray<std::uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
-                          std::uint64_t key, std::uint64_t first_row) {
-        draw(&dr::bits, out, key, first_row);
-    });
-    m.def("draw_normals", [](nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
-                             std::uint64_t key, std::uint64_t first_row) {
-        draw(&dr::normals, out, key, first_row);
-    });
+    m.def("use_isa", &ew::use_isa);
+
+    nb::module_ draws = m.def_submodule("draws");
+    bind_draws(draws);
+    nb::module_ trit_fit = m.def_submodule("trit_fit");
+    bind_trit_fit(trit_fit);
 }

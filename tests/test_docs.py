@@ -2,7 +2,8 @@
 
 Every block of sh or python in README.md and docs/*.md runs, unless its first line begins with
 `# not run`. The blocks of a page run in order, in one directory that holds the checkpoints base/,
-tuned/, instruct/ and thinking/.
+tuned/, instruct/ and thinking/; for a page that asks for them, a model that runs, small/, and a
+text, novel.txt.
 """
 
 import inspect
@@ -15,10 +16,12 @@ from pathlib import Path
 import pytest
 from support import environment, make_trio, random_tensors, shell, write_directory
 
+from weightsmith.cli.calibrate import calibrate as calibrate_command
 from weightsmith.cli.command import command_of
 from weightsmith.cli.compare import compare as compare_command
 from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
 from weightsmith.cli.inspect import inspect as inspect_command
+from weightsmith.cli.perplexity import perplexity as perplexity_command
 from weightsmith.cli.sweep import sweep as sweep_command
 from weightsmith.cli.verify import verify as verify_command
 from weightsmith.operators.registry import operators
@@ -31,9 +34,11 @@ LINKING = [*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY"
 LINKING += sorted((ROOT / "kernels").glob("*/README.md"))
 COMMANDS: dict[str, Callable[..., None]] = {
     **{name: command_of(operator) for name, operator in operators().items()},
+    "calibrate": calibrate_command,
     "compare": compare_command,
     "extract-lora": extract_lora_command,
     "inspect": inspect_command,
+    "perplexity": perplexity_command,
     "sweep": sweep_command,
     "verify": verify_command,
 }
@@ -97,6 +102,11 @@ def test_every_option_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_examples_run(page: Path, models: Path) -> None:
+    if any("small" in text for _, text in blocks(page)):
+        from models import tiny_model  # takes seconds to import
+
+        tiny_model(models / "small")
+        (models / "novel.txt").write_text("It is a truth universally acknowledged. " * 20)
     for language, text in blocks(page):
         if language == "sh":
             done = shell(f"set -e\n{text}")

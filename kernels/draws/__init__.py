@@ -11,6 +11,8 @@ __all__ = ["draw_bits", "draw_normals"]
 
 # One warning about a missing native module is enough: elementwise gives it.
 if elementwise.native:
-    from weightsmith.kernels._native import draw_bits, draw_normals
+    from weightsmith.kernels import _native
+
+    draw_bits, draw_normals = _native.draws.draw_bits, _native.draws.draw_normals
 else:
     from weightsmith.kernels.draws.reference import draw_bits, draw_normals

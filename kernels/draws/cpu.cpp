@@ -5,28 +5,14 @@
 #include "cpu.hpp"
 
 #include <cmath>
-#include <cstring>
 #include <stdexcept>
-#include <vector>
+
+#include "../dtypes.hpp"
 
 namespace weightsmith::draws {
 namespace {
 
 constexpr std::size_t batch = 64;  // counters at a time: four words each, all in the first-level cache
-
-#define WS_INLINE inline __attribute__((always_inline))
-
-WS_INLINE std::uint32_t bits_of(float value) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    return bits;
-}
-
-WS_INLINE float from_bits(std::uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
 
 struct Words {
     alignas(64) std::uint32_t word[4][batch];
@@ -161,6 +147,12 @@ Isa& current() {
 void bits(std::uint32_t* out, Position at) { current().bits(out, at); }
 
 void normals(float* out, Position at) { current().normals(out, at); }
+
+std::vector<std::string> isas() {
+    std::vector<std::string> names;
+    for (const Isa& isa : available()) names.emplace_back(isa.name);
+    return names;
+}
 
 void use_isa(const std::string& name) {
     for (const Isa& isa : available())

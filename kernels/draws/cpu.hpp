@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace weightsmith::draws {
 
@@ -18,7 +19,8 @@ void bits(std::uint32_t* out, Position at);
 // A standard normal deviate for each element.
 void normals(float* out, Position at);
 
-// As in elementwise/cpu.hpp, with the same names.
+// As in elementwise/cpu.hpp.
+std::vector<std::string> isas();
 void use_isa(const std::string& name);
 
 }  // namespace weightsmith::draws

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from weightsmith.kernels.draws import reference
 
-native = pytest.importorskip("weightsmith.kernels._native")
+native = pytest.importorskip("weightsmith.kernels._native").draws
 SHAPES = [(1, 1), (3, 1), (2, 4), (5, 7), (1, 255), (2, 256), (2, 257), (3, 1000), (9, 2049)]
 FIRST_ROWS = [0, 1, 2**32 - 1, 2**40 + 5]
 KEYS = [0, 1, 0x0123456789ABCDEF, 2**64 - 1]

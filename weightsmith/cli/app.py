@@ -14,10 +14,12 @@ DEBUG = "WEIGHTSMITH_DEBUG"
 
 def build() -> typer.Typer:
     """The whole command line."""
+    from weightsmith.cli.calibrate import calibrate
     from weightsmith.cli.command import command_of
     from weightsmith.cli.compare import compare
     from weightsmith.cli.extract_lora import extract_lora
     from weightsmith.cli.inspect import inspect
+    from weightsmith.cli.perplexity import perplexity
     from weightsmith.cli.sweep import sweep
     from weightsmith.cli.verify import verify
     from weightsmith.operators.registry import operators
@@ -32,9 +34,11 @@ def build() -> typer.Typer:
     app.callback()(_main)
     for name, operator in operators().items():
         app.command(name)(command_of(operator))
+    app.command("calibrate")(calibrate)
     app.command("compare")(compare)
     app.command("extract-lora")(extract_lora)
     app.command("inspect")(inspect)
+    app.command("perplexity")(perplexity)
     app.command("sweep")(sweep)
     app.command("verify")(verify)
     return app

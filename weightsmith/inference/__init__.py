@@ -1,0 +1,1 @@
+"""Models that run: what needs transformers, and no other command does."""
