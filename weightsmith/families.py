@@ -26,6 +26,18 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(compile_glob(pattern).fullmatch(name) for pattern in patterns)
 
 
+def why_no_projection(name: str, shape: tuple[int, ...]) -> str:
+    """What a tensor is if it is not the weight of a linear projection; empty if it is."""
+    if len(shape) < 2:
+        return "a vector"
+    kinds = {
+        "an embedding or a head": (*VOCABULARY, *POSITIONS),
+        "a router": ROUTERS,
+        "a convolution": CONVOLUTIONS,
+    }
+    return next((kind for kind, patterns in kinds.items() if matches(name, patterns)), "")
+
+
 _LAYER = re.compile(r"\.([0-9]{1,9})\.")
 
 

@@ -52,8 +52,9 @@ class Mapping:
 
     @property
     def per_weight(self) -> int:
-        """Devices for each weight, physical ones."""
-        return (1 if self.device.cell is Cell.SINGLE else 2) * self.slices * self.device.devices
+        """Devices for each weight, physical ones; a model of weights stands for a pair."""
+        roles = 1 if self.device.cell in (Cell.SINGLE, Cell.STORED) else 2
+        return roles * self.slices * self.device.devices
 
     def step(self, scale: Range) -> Float:
         """Weight per microsiemens, by tile; 0 for one without a range, which so stays as it is."""

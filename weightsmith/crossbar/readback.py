@@ -6,8 +6,8 @@ happens, the error is +0 and every bit of W stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -56,37 +56,80 @@ class ReadBack:
         return fresh, final
 
 
-def read_back(
-    chip: Chip, weights: Float, scale: Range, streams: Streams, first_row: int, copies: Copies
-) -> ReadBack:
-    """Put rows of weights on devices and read them at the end of the chip's time."""
-    mapping = chip.mapping
-    x = mapping.conductances(weights, scale)
-    step = scale.spread(mapping.step(scale))
-
-    def of_copies() -> Iterator[tuple[Float, Float]]:
-        for copy in range(copies.number):
-            yield chip.errors(x, Place(streams, copy, first_row))
-
-    if chip.ages:
-        pairs = list(of_copies())
-        fresh, final = (combine(iter(e), copies.combine) for e in zip(*pairs, strict=True))
-    else:
-        fresh = final = combine((error for _, error in of_copies()), copies.combine)
-    span = mapping.device.g_max - mapping.device.g_min
-    # The models of weights as a whole have no end of a range to be cut off at.
-    biased = mapping.device.cell is not Cell.SIGNED
-    shrinkage = float(np.vdot(np.sign(weights), final)) / span if biased else 0.0
-    final = final * step
-    return ReadBack(weights, fresh * step if chip.ages else final, final, shrinkage)
-
-
 @dataclass(frozen=True)
 class Copies:
     """How many times a weight is held, and how the copies are read."""
 
     number: int = 1
     combine: Combine = Combine.MEAN
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Rows on devices.
+
+    Attributes:
+        chip: the devices.
+        streams: the tensor's draws.
+        first_row: of the tensor.
+        copies: of each weight.
+    """
+
+    chip: Chip
+    streams: Streams
+    first_row: int
+    copies: Copies
+
+    def errors(self, x: Float) -> tuple[Float, Float]:
+        """What is lost of conductances: (after programming, at the end), copies combined."""
+
+        def of_copies() -> Iterator[tuple[Float, Float]]:
+            for copy in range(self.copies.number):
+                yield self.chip.errors(x, Place(self.streams, copy, self.first_row))
+
+        how = self.copies.combine
+        if self.chip.ages:
+            fresh, final = (combine(iter(e), how) for e in zip(*of_copies(), strict=True))
+            return fresh, final
+        final = combine((error for _, error in of_copies()), how)
+        return final, final
+
+    def shrinkage(self, signs: Float, final: Float) -> float:
+        """Sum of sign(W) times the error, in parts of the device's range."""
+        device = self.chip.mapping.device
+        if device.cell is Cell.SIGNED:
+            return 0.0  # a model of the weight as a whole is cut off nowhere
+        return float(np.vdot(signs, final)) / (device.g_max - device.g_min)
+
+    def read_back(self, weights: Float, scale: Range) -> ReadBack:
+        """Weights as they are at the end of the chip's time."""
+        mapping = self.chip.mapping
+        step = scale.spread(mapping.step(scale))
+        fresh, final = self.errors(mapping.conductances(weights, scale))
+        shrinkage = self.shrinkage(np.sign(weights), final)
+        final = final * step
+        return ReadBack(weights, fresh * step if self.chip.ages else final, final, shrinkage)
+
+    def read_back_planes(self, weights: Float, planes: Iterable[tuple[Float, Float]]) -> ReadBack:
+        """Sums of scaled trit planes, of which the trits lie on devices and the scales do not.
+
+        Args:
+            weights: the sums, [rows, columns].
+            planes: (trits, their scales), each of the same shape.
+        """
+        device = self.chip.mapping.device
+        single = device.cell is Cell.SINGLE
+        # A trit spans both halves of a pair, but only the range of a single device.
+        step = np.float32((2 if single else 1) / (device.g_max - device.g_min))
+        fresh = final = np.zeros_like(weights)
+        shrinkage = 0.0
+        for number, (trits, scales) in enumerate(planes):
+            part = replace(self, streams=replace(self.streams, part=f"plane {number}, "))
+            lost = part.errors(((trits + 1) if single else trits) * (1 / step))
+            shrinkage += self.shrinkage(trits, lost[1])
+            fresh = fresh + lost[0] * (scales * step)
+            final = final + lost[1] * (scales * step)
+        return ReadBack(weights, fresh, final, shrinkage)
 
 
 def factors(fresh: Any, final: Any) -> Float:

@@ -26,14 +26,16 @@ class Streams:
     Attributes:
         seed: the user's.
         tensor: its name.
+        part: of the tensor, where it lies on devices in parts.
     """
 
     seed: int
     tensor: str
+    part: str = ""
 
     def key(self, copy: int, role: str, effect: str) -> int:
         """The key of one stream: 8 bytes of a hash; no part contains the separator but a name."""
-        text = f"{self.seed}/{copy}/{role}/{effect}/{self.tensor}"
+        text = f"{self.seed}/{copy}/{self.part}{role}/{effect}/{self.tensor}"
         return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
     def normals(

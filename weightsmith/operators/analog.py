@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from weightsmith.errors import WeightsmithError
+from weightsmith.errors import InvalidFile, WeightsmithError
 from weightsmith.operators.unit import Block, Unit
+from weightsmith.tritplanes.encoding import Encoding, TritEncoding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,9 +18,23 @@ if TYPE_CHECKING:
     from weightsmith.crossbar.readback import ReadBack
     from weightsmith.crossbar.scale import Range
     from weightsmith.operators.memristor import Memristor
+    from weightsmith.tritplanes.rows import Planes
 
 # About so many weights at a time: a few arrays of that size stay in the second-level cache.
 _BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `plan` leaves for a tensor.
+
+    Attributes:
+        copies: on devices; 0 for a packed tensor that stays digital and only becomes dense.
+        encoding: how it is packed, if it is.
+    """
+
+    copies: int
+    encoding: Encoding | None = None
 
 
 @dataclass(frozen=True)
@@ -39,18 +54,51 @@ class Rows:
 def few_rows(unit: Unit) -> Iterator[Rows]:
     """A unit, a few rows at a time."""
     source, out = unit.inputs[0], unit.out
-    columns = source.shape[-1]
-    rows = prod(source.shape) // columns
+    columns = out.shape[-1]
+    rows = prod(out.shape) // columns
     step = max(1, _BLOCK // columns)
     for first in range(0, rows, step):
         last = min(first + step, rows)
-        shape = (last - first, columns)
         parts = [
-            Block(each.dtype, each.data[first * width : last * width], shape)
+            Block(each.dtype, each.data[first * width : last * width], (last - first, length))
             for each in (source, out)
-            for width in [len(each.data) // rows]
+            for width, length in [(len(each.data) // rows, each.shape[-1])]
         ]
         yield Rows(unit.start // columns + first, *parts)
+
+
+def dense(rows: Rows, encoding: Encoding | None, name: str) -> NDArray[np.float32]:
+    """The weights of some rows, whether they are packed or not.
+
+    Raises:
+        InvalidFile: packed rows are not what they should be.
+    """
+    if encoding is None:
+        return rows.source.float32()
+    from weightsmith.tritplanes.rows import InvalidRows, decode
+
+    try:
+        return decode(encoding, packed(rows, encoding))
+    except InvalidRows as error:
+        raise InvalidFile(f"{error}", tensor=name) from None
+
+
+def packed(rows: Rows, encoding: Encoding) -> NDArray[np.uint8]:
+    """The bytes of packed rows."""
+    import numpy as np
+
+    return np.frombuffer(rows.source.data, np.uint8).reshape(-1, encoding.row_bytes)
+
+
+def plane_by_plane(
+    planes: Planes, encoding: TritEncoding
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Trits and scales of each plane, both [rows, columns]."""
+    import numpy as np
+
+    for k in range(encoding.planes):
+        scales = np.repeat(planes.scales[:, :, k], encoding.group, axis=1)
+        yield planes.trits[:, k].astype(np.float32), scales[:, : encoding.columns]
 
 
 def holding(operator: Memristor) -> Callable[[Unit], int]:
@@ -59,11 +107,12 @@ def holding(operator: Memristor) -> Callable[[Unit], int]:
     from weightsmith.crossbar.chip import Chip
     from weightsmith.crossbar.device import Cell
     from weightsmith.crossbar.faults import Stuck
-    from weightsmith.crossbar.readback import Copies, factors, read_back
+    from weightsmith.crossbar.readback import Copies, Holding, factors
     from weightsmith.crossbar.redundancy import Combine
     from weightsmith.crossbar.scale import Range
     from weightsmith.crossbar.streams import Streams
     from weightsmith.crossbar.tally import Tally
+    from weightsmith.tritplanes.rows import unpack_trits
 
     chip = Chip(
         Mapping(operator.model, operator.levels, operator.cells_per_weight),
@@ -86,21 +135,32 @@ def holding(operator: Memristor) -> Callable[[Unit], int]:
             )
         return found
 
-    def hold(unit: Unit) -> int:
+    def reader(unit: Unit) -> Callable[[Rows], ReadBack]:
+        job: Job = unit.parameters
         streams = Streams(operator.seed, unit.name)
-        copies = Copies(unit.parameters, Combine(operator.combine))
+        copies = Copies(job.copies, Combine(operator.combine))
         common: Range | None = None
-        if operator.scale == "tensor":
-            common = Range.common(
-                [range_of(rows.source.float32(), unit.name) for rows in few_rows(unit)]
-            )
+        if operator.scale == "tensor" and not isinstance(job.encoding, TritEncoding):
+            parts = (dense(rows, job.encoding, unit.name) for rows in few_rows(unit))
+            common = Range.common([range_of(part, unit.name) for part in parts])
 
         def read(rows: Rows) -> ReadBack:
-            weights = rows.source.float32()
-            return read_back(
-                chip, weights, common or range_of(weights, unit.name), streams, rows.first, copies
-            )
+            weights = dense(rows, job.encoding, unit.name)
+            held = Holding(chip, streams, rows.first, copies)
+            if isinstance(job.encoding, TritEncoding):
+                planes = unpack_trits(job.encoding, packed(rows, job.encoding))
+                return held.read_back_planes(weights, plane_by_plane(planes, job.encoding))
+            return held.read_back(weights, common or range_of(weights, unit.name))
 
+        return read
+
+    def hold(unit: Unit) -> int:
+        job: Job = unit.parameters
+        if not job.copies:
+            return sum(
+                rows.out.store(dense(rows, job.encoding, unit.name)) for rows in few_rows(unit)
+            )
+        read = reader(unit)
         alpha: Any = None
         if compensate == "tensor":
             # The second pass finds the same draws again, so nothing is kept of the first.
@@ -118,7 +178,7 @@ def holding(operator: Memristor) -> Callable[[Unit], int]:
                 result *= alpha
                 error = found.weights - result
             overflows += rows.out.store(result)
-            tally.add(found.weights, error, copies.number, found.shrinkage)
+            tally.add(found.weights, error, job.copies, found.shrinkage)
         unit.report(tally.sums)
         return overflows
 
@@ -148,7 +208,7 @@ def flipping(operator: Memristor) -> Callable[[Unit], int]:
             stored = stored.reshape(source.shape)
             copies = (
                 flip_bits(stored, memory.rate, Place(streams, copy, rows.first))
-                for copy in range(unit.parameters)
+                for copy in range(unit.parameters.copies)
             )
             values = (
                 Block(source.dtype, memoryview(copy).cast("B"), source.shape).float32()  # type: ignore[arg-type]
@@ -157,7 +217,7 @@ def flipping(operator: Memristor) -> Callable[[Unit], int]:
             with np.errstate(all="ignore"):  # a flip may give anything
                 result = combine(values, Combine(operator.combine))
                 overflows += rows.out.store(result)
-                tally.add(source.float32(), source.float32() - result, unit.parameters)
+                tally.add(source.float32(), source.float32() - result, unit.parameters.copies)
         unit.report(tally.sums)
         return overflows
 

@@ -8,18 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weightsmith import devices
-from weightsmith.dtypes import is_arithmetic
 from weightsmith.errors import UsageError
-from weightsmith.families import (
-    CONVOLUTIONS,
-    POSITIONS,
-    ROUTERS,
-    TRANSPOSED,
-    VOCABULARY,
-    layer_of,
-    matches,
-)
+from weightsmith.families import TRANSPOSED
 from weightsmith.header import TensorSpec
+from weightsmith.operators.analog import Job
 from weightsmith.operators.delta import refuse_delta
 from weightsmith.operators.operator import (
     Draft,
@@ -33,6 +25,8 @@ from weightsmith.operators.operator import (
     option,
     whole,
 )
+from weightsmith.operators.placement import Placement
+from weightsmith.operators.provenance import QUANTIZATION
 from weightsmith.operators.quantities import (
     count,
     factor,
@@ -42,7 +36,7 @@ from weightsmith.operators.quantities import (
     seconds,
 )
 from weightsmith.operators.registry import register
-from weightsmith.selection import Values, require_match
+from weightsmith.selection import Values
 
 if TYPE_CHECKING:
     from weightsmith.crossbar.device import Device
@@ -202,64 +196,46 @@ class Memristor(Operator):
         self._check()
         view = inputs[0]
         refuse_delta(view, "graft it onto a model first")
-        names = [spec.name for spec in view.header.tensors]
-        request.selection.check(names)
-        if self.also is not None:
-            require_match([self.also], names, "--also")
-        kept = {spec.name: self._why_digital(spec) for spec in view.header.tensors}
-        chosen = [
-            spec
-            for spec in view.header.tensors
-            if not kept[spec.name] and spec.name in request.selection
-        ]
-        _refuse_integers(chosen, view)
-        if not chosen:
+        placement = Placement.of(
+            view, request.selection, self.also, self.copies, self.copies_layers
+        )
+        if placement.packed and self._stored:
             raise UsageError(
-                "no selected tensor goes onto devices",
+                "bitflip knows numbers only, not packed trits",
                 file=view.label,
-                expected="weight matrices of projections",
-                remedy="--also GLOB puts embeddings, head, routers and vectors on devices too",
+                remedy="weightsmith unpack makes them dense",
             )
-        copies = self._copies([spec.name for spec in chosen])
-        tensors = tuple(self._tensor(spec, request, copies, kept) for spec in view.header.tensors)
-        return Draft(tensors, warnings=self._warnings(view), summary=(self._cost(chosen, copies),))
+        granularity = Granularity.TENSOR if "tensor" in (self.scale, self.compensate) else None
 
-    def _tensor(
-        self,
-        spec: TensorSpec,
-        request: Request,
-        copies: Mapping[str, int],
-        kept: Mapping[str, str],
-    ) -> TensorPlan:
-        return whole(
-            request.output(spec),
-            (Slot(0, spec),),
-            copies.get(spec.name),
-            kept[spec.name] if len(spec.shape) > 1 else "",
-            Granularity.TENSOR if "tensor" in (self.scale, self.compensate) else None,
+        def put(source: TensorSpec, spec: TensorSpec) -> TensorPlan:
+            copies, encoding = placement.copies.get(spec.name), placement.packed.get(spec.name)
+            job = Job(copies or 0, encoding) if copies or encoding else None
+            why = placement.digital[spec.name] if len(spec.shape) > 1 else ""
+            note = f"{why}: stays digital" if why else ""
+            return whole(request.output(spec), (Slot(0, source),), job, note, granularity)
+
+        return Draft(
+            tuple(map(put, view.header.tensors, placement.specs)),
+            config_patch={QUANTIZATION: None} if placement.packed else {},
+            warnings=self._warnings(view),
+            summary=(placement.cost(self._per_cell),),
         )
 
-    def _why_digital(self, spec: TensorSpec) -> str:
-        """Why a tensor stays as it is; empty if it goes onto devices."""
-        if self.also is not None and spec.shape and matches(spec.name, (self.also,)):
-            return ""
-        if len(spec.shape) < 2:
-            return "vectors stay digital"
-        for patterns, what in (
-            ((*VOCABULARY, *POSITIONS), "embeddings and heads stay digital"),
-            (ROUTERS, "routers stay digital"),
-            (CONVOLUTIONS, "convolutions stay digital"),
-        ):
-            if matches(spec.name, patterns):
-                return what
-        return ""
+    @property
+    def _stored(self) -> bool:
+        return self.model.cell.value == "stored"
+
+    @property
+    def _per_cell(self) -> int:
+        from weightsmith.crossbar.cells import Mapping as Cells
+
+        return Cells(self.model, self.levels, self.cells_per_weight).per_weight
 
     def _check(self) -> None:
         """Everything that is wrong without regard to tensors."""
         model = self.model
-        cell = model.cell.value
         stuck = self.stuck_on > 0 or self.stuck_off > 0
-        if stuck and cell in ("signed", "stored"):
+        if stuck and model.cell.value in ("signed", "stored"):
             raise UsageError(
                 f"{model.name} models weights, not devices that could be stuck",
                 remedy="--device pcm, rram-wan or rram-cmo",
@@ -276,23 +252,8 @@ class Memristor(Operator):
             raise UsageError(f"{model.name} has no data on 1/f noise", remedy="leave --read-noise")
         if self.combine == "median" and max(n for _, n in self.copies.rules) < 3:
             raise UsageError("--combine median needs at least --copies 3")
-        if cell == "stored" and (self.levels or self.noise != 1 or self.compensate != "none"):
+        if self._stored and (self.levels or self.noise != 1 or self.compensate != "none"):
             raise UsageError("bitflip knows neither --levels nor --noise nor --compensate")
-
-    def _copies(self, names: list[str]) -> dict[str, int]:
-        copies = self.copies.resolve(names)
-        if self.copies_layers is None:
-            return copies
-        wanted = {
-            layer
-            for first, last in (part.split("-") for part in self.copies_layers.split(","))
-            for layer in range(int(first), int(last) + 1)
-        }
-        if missing := wanted - {layer_of(name) for name in names}:
-            raise UsageError(
-                f"--copies-layers {self.copies_layers}: no layer {min(missing)} is on devices"
-            )
-        return {name: n if layer_of(name) in wanted else 1 for name, n in copies.items()}
 
     def _warnings(self, view: InputView) -> tuple[str, ...]:
         found = []
@@ -303,19 +264,6 @@ class Memristor(Operator):
             found.append(f"{family} stores weights [in, out]: rows and tiles run along outputs")
         return tuple(found)
 
-    def _cost(self, chosen: Sequence[TensorSpec], copies: Mapping[str, int]) -> str:
-        from weightsmith.crossbar.cells import Mapping as Cells
-
-        weights = sum(spec.numel for spec in chosen)
-        held = sum(spec.numel * copies[spec.name] for spec in chosen)
-        if self.model.cell.value == "stored":
-            return f"{weights:,} weights in memory, {held / weights:.4g} times each"
-        each = Cells(self.model, self.levels, self.cells_per_weight).per_weight
-        return (
-            f"{weights:,} weights of {len(chosen)} tensors on {held * each:,} devices, "
-            f"{held / weights:.4g} times those of one copy"
-        )
-
     def record(self) -> dict[str, Any]:
         """See Operator; the device with all its constants, not the name of a file."""
         given = {key: value for key, value in super().record().items() if value is not None}
@@ -325,22 +273,10 @@ class Memristor(Operator):
         """See Operator."""
         from weightsmith.operators.analog import flipping, holding
 
-        return flipping(self) if self.model.cell.value == "stored" else holding(self)
+        return flipping(self) if self._stored else holding(self)
 
     def summarise(self, sums: Mapping[str, float]) -> dict[str, float]:
         """See Operator."""
         from weightsmith.crossbar.tally import figures
 
         return figures(sums)
-
-
-def _refuse_integers(chosen: Sequence[TensorSpec], view: InputView) -> None:
-    for spec in chosen:
-        if not is_arithmetic(spec.dtype):
-            raise UsageError(
-                f"{spec.dtype} has no weights that could be put on devices",
-                file=view.label,
-                tensor=spec.name,
-                expected="float32, float16 or bfloat16",
-                remedy=f"--exclude {spec.name} copies it",
-            )
