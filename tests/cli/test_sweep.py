@@ -81,15 +81,39 @@ def test_plots(trio: Trio, here: Path, kind: str) -> None:
 
 def test_seeds_become_a_band_and_other_axes_curves() -> None:
     pytest.importorskip("matplotlib")
-    given = axes(["sigma=0,0.1", "copies=1,2", "seed=0,1", "device=pcm"])
+    given = axes(["device=pcm", "sigma=0,0.1", "copies=1,2", "seed=0,1"])
     points = [
-        {"sigma": s, "copies": c, "seed": seed, "device": "pcm", "perplexity": 30 + s + c + seed}
+        {
+            "operator": "memristor",
+            "device": "pcm",
+            "sigma": s,
+            "copies": c,
+            "seed": seed,
+            "perplexity": 30 + s + c + seed,
+        }
         for s in (0, 0.1)
         for c in (1, 2)
         for seed in (0, 1)
     ]
     text = draw_curves(given, points, "svg").decode()
-    for part in ("perplexity", "sigma", "copies 1", "copies 2"):
+    for part in ("perplexity", "sigma", "copies 1", "copies 2", "sweep of memristor, device pcm"):
         assert f"<!-- {part} -->" in text
-    assert "device" not in text.replace("device-", "")
     assert "seed" not in text
+
+
+def test_perplexity_is_that_of_the_written_model(here: Path) -> None:
+    models = pytest.importorskip("models")
+    from weightsmith.inference.perplexity import perplexity
+
+    model = models.tiny_model(here / "model")
+    Path("text.txt").write_text("It is a truth universally acknowledged. " * 5)
+    options = ("--perplexity", "text.txt", "--tokens", 150, "--window", 50)
+    clean, noisy = lines(model, "sigma=0,0.2", "seed=3", *options)
+    text = Path("text.txt").read_text()
+    assert clean["perplexity"] == perplexity(model, text, tokens=150, window=50).perplexity
+    weightsmith("memristor", model, "--sigma", "0.2", "--seed", 3, "-o", "out")
+    assert noisy["perplexity"] == perplexity("out", text, tokens=150, window=50).perplexity
+    assert noisy["error"] > 0
+    assert sorted(path.name for path in here.iterdir()) == ["model", "out", "text.txt"]
+    done = weightsmith("sweep", "memristor", model, "sigma=0", "--perplexity", "none.txt")
+    assert_fails(done, 1, "none.txt")

@@ -9,7 +9,7 @@ from weightsmith.crossbar.cells import Mapping
 from weightsmith.crossbar.chip import Chip, Place
 from weightsmith.crossbar.device import Cell
 from weightsmith.crossbar.faults import Stuck
-from weightsmith.crossbar.readback import Copies, ReadBack, factors, read_back
+from weightsmith.crossbar.readback import Copies, Holding, ReadBack, factors
 from weightsmith.crossbar.redundancy import Combine
 from weightsmith.crossbar.scale import Range
 from weightsmith.crossbar.streams import Streams
@@ -30,7 +30,7 @@ def run(name: str, values: np.ndarray, copies: Copies = ONCE, seed: int = 0, **o
     device = devices.load(name)
     chip = Chip(Mapping(device), **options)
     scale = Range.of(values, 512, symmetric=device.cell is not Cell.SINGLE)
-    return read_back(chip, values, scale, Streams(seed, "w"), 0, copies)
+    return Holding(chip, Streams(seed, "w"), 0, copies).read_back(values, scale)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -172,7 +172,7 @@ def test_a_known_case_by_hand() -> None:
 
     values = np.array([[0.5]], np.float32)
     chip = Chip(Mapping(devices.load("pcm")))
-    found = read_back(chip, values, Range.of(values, 0, symmetric=True), One(), 0, Copies())
+    found = Holding(chip, One(), 0, ONCE).read_back(values, Range.of(values, 0, symmetric=True))
     held = (25 + 1.05538) - 2 * 0.26348
     np.testing.assert_allclose(found.weights - found.final, 0.5 * held / 25, rtol=1e-6)
 

@@ -5,6 +5,7 @@ import pytest
 
 from weightsmith import devices
 from weightsmith.crossbar.device import Device
+from weightsmith.crossbar.streams import Streams
 from weightsmith.devices.rram_wan import DAY
 from weightsmith.errors import UsageError
 
@@ -53,6 +54,19 @@ def test_programming_is_the_target_and_sigma_times_the_draw(name: str) -> None:
         assert reached.dtype == np.float32
         expected = np.array(GOLDEN[name, None][1:]) * draw + target
         np.testing.assert_allclose(reached, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("x", [0.2, 0.6, 1.0])
+def test_a_million_devices_spread_by_sigma(name: str, x: float) -> None:
+    """With the draws that memristor makes: mean and standard deviation within 4 of their errors."""
+    device, n = devices.load(name), 1_000_000
+    target = np.full((1000, 1000), x * device.g_max, np.float32)
+    reached = device.program(target, Streams(0, name).normals(0, "0+", "program", 0, (1000, 1000)))
+    sigma = float(device.sigma(np.array([x], np.float32))[0])
+    error = reached.astype(np.float64) - target
+    assert abs(error.mean()) < 4 * sigma / n**0.5
+    assert abs(error.std() / sigma - 1) < 4 / (2 * n) ** 0.5
 
 
 def test_pcm_does_not_conduct_less_than_nothing() -> None:

@@ -16,7 +16,7 @@ from weightsmith.crossbar.cells import Mapping
 from weightsmith.crossbar.chip import Chip
 from weightsmith.crossbar.custom import read_device
 from weightsmith.crossbar.device import Cell, Device
-from weightsmith.crossbar.readback import Copies, read_back
+from weightsmith.crossbar.readback import Copies, Holding
 from weightsmith.crossbar.scale import Range
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
@@ -131,7 +131,7 @@ def test_its_own_draws_give_its_own_weights(device: Device, seconds: float) -> N
     values = weights.numpy()
     scale = Range.common([Range.of(values, 0, symmetric=device.cell is Cell.PAIR)])
     chip = Chip(Mapping(device), seconds=seconds, read=reads)
-    found = read_back(chip, values, scale, Replay(draws), 0, Copies())
+    found = Holding(chip, Replay(draws), 0, Copies()).read_back(values, scale)
     ours = found.weights - found.final
     assert np.abs(theirs - values).max() > 1e-4, "something must have happened"
     assert np.abs(ours - theirs).max() < 1e-6 * np.abs(values).max()

@@ -21,6 +21,7 @@ from support import (
     write_directory,
 )
 
+import weightsmith as weightsmith_module
 from weightsmith.engine.execute import Observer, execute
 from weightsmith.engine.settings import Settings
 from weightsmith.operators.memristor import Memristor
@@ -121,6 +122,24 @@ def test_a_resumed_run_gives_the_same(model: Tensors) -> None:
     outcome = execute(operator, ["model"], replace(settings, resume=True))
     assert 0 < outcome.resumed < len(SHAPES)
     assert read(Path("out")) == read(Path("whole"))
+
+
+def test_without_native_kernels_it_is_the_same_chip(
+    model: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for device in ("pcm", "bitflip"):
+        options = ["--device", device, *KINDS[device]]
+        first = noisy(*options)
+        with monkeypatch.context() as context:
+            context.setenv("WEIGHTSMITH_REFERENCE", "1")
+            assert noisy(*options) == first
+
+
+def test_as_a_function(model: Tensors) -> None:
+    """Its own `device` is not the engine's."""
+    outcome = weightsmith_module.memristor("model", output="out", device="pcm", seed=5, jobs=1)
+    assert set(outcome.changed) == ANALOG
+    assert read(Path("out")) == noisy("--device", "pcm", "--seed", 5, target="by-command")
 
 
 def test_wider_output_is_rounded_to_narrower(model: Tensors) -> None:

@@ -48,7 +48,7 @@ def sweep(
     ] = 1024,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Curves over the first axis, as NAME.png or NAME.svg."),
+        typer.Option(metavar="FILE", help="Curves, as NAME.png or NAME.svg."),
     ] = None,
     select: Select = [],  # noqa: B006 - typer reads the default and copies it
     exclude: Exclude = [],  # noqa: B006

@@ -7,7 +7,7 @@ to the last, and read back only at the end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -64,12 +64,13 @@ class Chip:
         An error is the weight minus what the devices hold, and +0 where nothing happened.
         """
         left, targets = self.mapping.targets(x)
-        fresh: Any = 0 if left is None else left
-        final = fresh
+        fresh = final = left
         for target in targets:
             programmed, held = self._conductances(target, place)
             final = _add(final, target, held)
             fresh = _add(fresh, target, programmed) if self.ages else final
+        assert fresh is not None
+        assert final is not None
         return fresh, final
 
     def _conductances(self, target: Target, place: Place) -> tuple[Float, Float]:
@@ -102,8 +103,13 @@ class Chip:
         return programmed, g
 
 
-def _add(error: Any, target: Target, held: Float) -> Any:
+def _add(error: Float | None, target: Target, held: Float) -> Float:
+    """The error with what one more device has missed, in memory of its own."""
     missed = target.g - held
-    if abs(target.factor) == 1:
-        return error + missed if target.factor > 0 else error - missed
-    return error + target.factor * missed
+    if abs(target.factor) != 1:
+        missed *= np.float32(abs(target.factor))
+    if error is None:
+        # 0 - 0 is +0, and so is what devices without any error give.
+        return missed if target.factor > 0 else np.subtract(0, missed, out=missed)
+    add = np.add if target.factor > 0 else np.subtract
+    return add(error, missed, out=missed)

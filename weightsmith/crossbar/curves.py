@@ -24,10 +24,13 @@ class Curve(Protocol):
 def polynomial(coefficients: tuple[float, ...], x: Float) -> Float:
     """The sum of c_i x^i, by Horner's rule."""
     *rest, last = coefficients
-    result = np.full_like(x, last)
-    for coefficient in reversed(rest):
-        result *= x
+    if not rest:
+        return np.full_like(x, last)
+    result = x * np.float32(last)
+    for coefficient in reversed(rest[1:]):
         result += coefficient
+        result *= x
+    result += rest[0]
     return result
 
 

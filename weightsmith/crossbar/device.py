@@ -86,7 +86,9 @@ class Device:
         """What programming reaches: the target and a normal error, but nothing below zero."""
         import numpy as np
 
-        reached: Float = target + self.sigma(target * (1 / self.g_max)) * noise
+        reached: Float = self.sigma(target * (1 / self.g_max))
+        reached *= noise
+        reached += target
         return np.maximum(reached, 0, out=reached)
 
     def drift(

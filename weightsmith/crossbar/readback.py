@@ -107,8 +107,10 @@ class Holding:
         step = scale.spread(mapping.step(scale))
         fresh, final = self.errors(mapping.conductances(weights, scale))
         shrinkage = self.shrinkage(np.sign(weights), final)
-        final = final * step
-        return ReadBack(weights, fresh * step if self.chip.ages else final, final, shrinkage)
+        if self.chip.ages:
+            fresh *= step
+        final *= step
+        return ReadBack(weights, fresh, final, shrinkage)
 
     def read_back_planes(self, weights: Float, planes: Iterable[tuple[Float, Float]]) -> ReadBack:
         """Sums of scaled trit planes, of which the trits lie on devices and the scales do not.

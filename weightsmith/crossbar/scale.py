@@ -6,9 +6,9 @@ one input in width, the wider ones first, as IBM's analog-foundation-models spli
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,14 +48,11 @@ class Range:
         NaN and infinity in the weights are in the range too.
         """
         widths = tile_widths(weights.shape[1], tile)
-        ends = np.cumsum([0, *widths])
-        parts = [weights[:, a:b] for a, b in itertools.pairwise(ends) if b > a]
-        low = np.stack([part.min(axis=1) for part in parts], axis=1)
-        high = np.stack([part.max(axis=1) for part in parts], axis=1)
         if symmetric:
-            high = np.maximum(high, -low)
-            low = -high
-        return cls(low, high, [width for width in widths if width])
+            high = _by_tile(np.max, np.abs(weights), widths)
+            return cls(-high, high, widths)
+        low, high = (_by_tile(end, weights, widths) for end in (np.min, np.max))
+        return cls(low, high, widths)
 
     @classmethod
     def common(cls, ranges: Sequence[Range]) -> Range:
@@ -75,3 +72,11 @@ class Range:
         if len(self.widths) == 1:
             return values
         return np.repeat(values, self.widths, axis=1)
+
+
+def _by_tile(end: Callable[..., Float], weights: Float, widths: list[int]) -> Float:
+    """The least or the greatest weight of each tile, [rows, tiles]."""
+    if widths[0] == widths[-1]:
+        return end(weights.reshape(-1, widths[0]), axis=1).reshape(len(weights), -1)
+    ends = pairwise([0, *accumulate(widths)])
+    return np.stack([end(weights[:, a:b], axis=1) for a, b in ends], axis=1)
