@@ -319,7 +319,12 @@ def test_drift_without_compensation_is_warned_about(model: Tensors) -> None:
 
 
 def test_strange_shapes(here: Path) -> None:
-    shapes = {"a.0.b.weight": (0, 5), "a.1.b.weight": (5, 0), "a.2.b.weight": (1, 1), "c": ()}
+    shapes = {
+        "a.0.up_proj.weight": (0, 5),
+        "a.1.up_proj.weight": (5, 0),
+        "a.2.up_proj.weight": (1, 1),
+        "c": (),
+    }
     tensors = random_tensors(0, shapes, "F32")
     Path("odd.safetensors").write_bytes(encode(tensors))
     for device in ("pcm", "rram-cmo", "bitflip"):

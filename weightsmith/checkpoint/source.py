@@ -6,7 +6,7 @@ Hub addresses (`hf://owner/name@revision`) have their door in `open_source`.
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,12 @@ class Source(Protocol):
 
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
         """Read bytes of a tensor into page-aligned scratch and return the part that holds them."""
+
+    def keep(self, tensors: Iterable[str]) -> None:
+        """Called before the first read: these are read late, or more than once, until `drop`."""
+
+    def drop(self, tensor: str) -> None:
+        """A tensor that was to be kept is not read any more."""
 
     def finish(self) -> None:
         """Called after the last read: whatever is left must be as the header says."""
@@ -83,6 +89,12 @@ class FileSource:
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
         """See Source."""
         return self._of[tensor].read(tensor, start, nbytes, area)
+
+    def keep(self, tensors: Iterable[str]) -> None:
+        """See Source: a file can be read in any order."""
+
+    def drop(self, tensor: str) -> None:
+        """See Source."""
 
     def finish(self) -> None:
         """See Source: sizes were checked when the files were opened."""

@@ -1,18 +1,25 @@
-"""A checkpoint that arrives through a pipe: read once, in order, never whole."""
+"""A checkpoint that arrives through a pipe: read once, in order, never whole.
+
+Tensors that are wanted later than they pass by, or more than once, wait in a spool.
+"""
 
 import contextlib
 import fcntl
 import os
 import select
-from collections.abc import Callable, Mapping
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from weightsmith.checkpoint.sidecar import Sidecars
+from weightsmith.checkpoint.workspace import write_errors
 from weightsmith.errors import InvalidFile, NoInput
 from weightsmith.header import header_length, parse_header
 
 _PATIENCE = 1.0  # seconds of silence before we say what we wait for
 _SKIP = 1 << 20
+_IN_MEMORY = 1 << 16  # a spool up to this size needs no file
 _PIPE_BYTES = 1 << 20  # what Linux allows everyone; 64 KiB by default
 
 
@@ -56,6 +63,9 @@ class StreamSource:
             raise InvalidFile("header is cut short", file=label, expected=length, got=len(text))
         self.header = parse_header(text, label)
         self._position = 0
+        self._ends = [self.header.offsets[s.name] + s.nbytes for s in self.header.tensors]
+        self._scratch = memoryview(bytearray(_SKIP))
+        self._spools: dict[str, tempfile.SpooledTemporaryFile[bytes]] = {}
 
     def _take(self, nbytes: int) -> bytes:
         parts, left = [], nbytes
@@ -64,16 +74,41 @@ class StreamSource:
             left -= len(part)
         return b"".join(parts)
 
+    def keep(self, tensors: Iterable[str]) -> None:
+        """See Source: each waits in a file without a name, in the directory for such (TMPDIR)."""
+        self._spools = {name: tempfile.SpooledTemporaryFile(_IN_MEMORY) for name in tensors}  # noqa: SIM115 - closed by drop
+
+    def drop(self, tensor: str) -> None:
+        """See Source."""
+        if (spool := self._spools.pop(tensor, None)) is not None:
+            spool.close()
+
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
-        """Read the next bytes of the stream, passing over what nobody asked for."""
-        self._skip_to(self.header.offsets[tensor] + start, area)
-        self._fill(area[:nbytes])
+        """Read the next bytes of the stream, passing over what nobody asked for, or of a spool."""
+        offset = self.header.offsets[tensor]
+        if (spool := self._spools.get(tensor)) is not None:
+            end = offset + self.header.by_name[tensor].nbytes
+            if self._position < end:
+                self._skip_to(end)
+            spool.seek(start)
+            got = spool.readinto(area[:nbytes])
+            assert got == nbytes, "a spool holds all of its tensor"
+        else:
+            self._skip_to(offset + start)
+            self._fill(area[:nbytes])
         return area[:nbytes]
 
-    def _skip_to(self, position: int, scratch: memoryview) -> None:
+    def _skip_to(self, position: int) -> None:
         assert position >= self._position, "a stream cannot be read backwards"
         while self._position < position:
-            self._fill(scratch[: min(len(scratch), position - self._position)])
+            at = bisect_right(self._ends, self._position)
+            spool = self._spools.get(self.header.tensors[at].name)
+            stop = min(position, self._ends[at], self._position + len(self._scratch))
+            part = self._scratch[: stop - self._position]
+            self._fill(part)
+            if spool is not None:
+                with write_errors("a temporary file"):
+                    spool.write(part)
 
     def _fill(self, area: memoryview) -> None:
         done = 0
@@ -101,7 +136,9 @@ class StreamSource:
 
     def finish(self) -> None:
         """Read to the end, which must come where the header says."""
-        self._skip_to(self.header.nbytes, memoryview(bytearray(_SKIP)))
+        for tensor in list(self._spools):
+            self.drop(tensor)
+        self._skip_to(self.header.nbytes)
         if extra := os.read(self._fd, 1):
             raise InvalidFile("bytes after the last tensor", file=self.label, got=f"{extra!r}...")
 
@@ -111,4 +148,6 @@ class StreamSource:
 
     def close(self) -> None:
         """Close our end; a writer then learns that nobody reads."""
+        for tensor in list(self._spools):
+            self.drop(tensor)
         os.close(self._fd)

@@ -66,8 +66,13 @@ def execute(
     with opened(addresses, observer.notice) as sources:
         described = _describe(operator, len(sources))
         views = [
-            view(source, given, full_digest=settings.full_digest)
-            for source, given in zip(sources, described, strict=True)
+            view(
+                source,
+                given,
+                full_digest=settings.full_digest,
+                asked=settings.sidecars if index == operator.primary else None,
+            )
+            for index, (source, given) in enumerate(zip(sources, described, strict=True))
         ]
         plan = make_plan(operator, sources, views, settings.request)
         sidecars = find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)

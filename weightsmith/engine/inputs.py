@@ -30,8 +30,10 @@ def opened(addresses: Sequence[str], notice: Callable[[str], None]) -> Iterator[
             source.close()
 
 
-def view(source: Source, described: Input, *, full_digest: bool) -> InputView:
-    """What an operator sees of a source."""
+def view(
+    source: Source, described: Input, *, full_digest: bool, asked: str | None = None
+) -> InputView:
+    """What an operator sees of a source; `asked` is --sidecars where it speaks of this source."""
 
     def identify(scheme: str) -> str:
         if source.sequential or scheme not in ("sampled", "full"):
@@ -39,7 +41,7 @@ def view(source: Source, described: Input, *, full_digest: bool) -> InputView:
         return f"{scheme}:{fingerprint(source, full=scheme == 'full')}"
 
     known = identify("full" if full_digest else "sampled")
-    sidecars = source.sidecars or _pointed_to(source, allow_code=False)
+    sidecars = find_sidecars(source, asked, allow_code=False)
     return InputView(
         described.role,
         source.label,

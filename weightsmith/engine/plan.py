@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -11,6 +11,7 @@ import weightsmith
 from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.source import Source
 from weightsmith.dtypes import DTYPES
+from weightsmith.engine.spool import waiting
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import Header
 from weightsmith.operators.operator import Draft, InputView, Operator, Request, TensorPlan
@@ -33,6 +34,8 @@ class Plan:
         header: of the output, as if it were one file.
         config_patch: JSON merge patch for config.json, those of a pipe's earlier stages included.
         provenance: the record that the output carries, or None if it passes on its input's.
+        spooled: by source, which tensors of a stream have to wait, and the output tensor after
+            which each is not needed any more.
     """
 
     operator: Operator
@@ -41,6 +44,7 @@ class Plan:
     header: Header
     config_patch: Mapping[str, Any]
     provenance: Mapping[str, Any] | None
+    spooled: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def primary(self) -> Source:
@@ -77,7 +81,15 @@ def make_plan(
     draft = operator.plan(views, request)
     if not draft.tensors:
         raise UsageError("no tensor is left for the output")
-    _check_streams(sources, draft)
+    if "spool" in operator.uses:
+        spooled = {
+            index: waiting(index, source.header, draft.tensors)
+            for index, source in enumerate(sources)
+            if source.sequential
+        }
+    else:
+        spooled = {}
+        _check_streams(sources, draft)
     patch = _config_patch(operator, sources, draft, request)
     primary = sources[operator.primary].header
     provenance = None if draft.transparent else _provenance(operator, views, draft, request)
@@ -86,11 +98,11 @@ def make_plan(
         metadata.setdefault("format", "pt")
         metadata |= {PROVENANCE: canonical(provenance)} | dict(draft.metadata)
     header = Header(tuple(tensor.spec for tensor in draft.tensors), metadata)
-    return Plan(operator, sources, draft, header, patch, provenance)
+    return Plan(operator, sources, draft, header, patch, provenance, spooled)
 
 
 def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
-    """A stream is read once, from front to back."""
+    """A stream is read once, from front to back, by operators that ask for no spool."""
     position = dict.fromkeys(range(len(sources)), -1)
     for tensor in draft.tensors:
         for segment in tensor.segments:

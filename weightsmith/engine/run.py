@@ -71,6 +71,11 @@ class Run:
         self._last = sum(self._left.values()) - 1
         self._units = enumerate(unit for tensor in tensors for unit in self._cut(tensor))
         self._take = threading.Lock()
+        self._drops: dict[str, list[tuple[int, str]]] = {}
+        for source, waiting in plan.spooled.items():
+            plan.sources[source].keep(waiting)
+            for name, last in waiting.items():
+                self._drops.setdefault(last, []).append((source, name))
         self._counts = threading.Lock()
         self._outlet = Outlet(self._write, ordered=sink.ordered, limit=2 * self._workers)
         self._failure: BaseException | None = None
@@ -138,6 +143,9 @@ class Run:
                 for index, slot in enumerate(unit.segment.slots)
                 if self._plan.sources[slot.source].sequential
             }
+            if unit.stop == unit.tensor.spec.numel:
+                for source, name in self._drops.get(unit.name, ()):
+                    self._plan.sources[source].drop(name)
             return number, unit, streamed
 
     def _read(

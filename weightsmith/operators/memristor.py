@@ -47,7 +47,7 @@ _LARGEST_CODE = 2**24  # float32 holds every integer up to here
 @register
 @dataclass(frozen=True, kw_only=True)
 class Memristor(Operator):
-    """Put the weights of attention and MLP projections on analog devices, and read them back.
+    """Put the linear weights of attention and MLP on analog devices, and read them back.
 
     Each row is scaled by tiles of 512 inputs onto the range of a device model, programmed with its
     noise, aged to --time and mapped back. What is written is one sample of a chip, decided by
@@ -210,8 +210,7 @@ class Memristor(Operator):
         def put(source: TensorSpec, spec: TensorSpec) -> TensorPlan:
             copies, encoding = placement.copies.get(spec.name), placement.packed.get(spec.name)
             job = Job(copies or 0, encoding) if copies or encoding else None
-            why = placement.digital[spec.name] if len(spec.shape) > 1 else ""
-            note = f"{why}: stays digital" if why else ""
+            note = placement.digital[spec.name] if len(spec.shape) > 1 else ""
             return whole(request.output(spec), (Slot(0, source),), job, note, granularity)
 
         return Draft(

@@ -223,7 +223,7 @@ class Operator:
     inputs: ClassVar[tuple[Input, ...]] = (Input("model", "the checkpoint", stdin=True),)
     primary: ClassVar[int] = 0
     granularity: ClassVar[Granularity] = Granularity.ELEMENT
-    uses: ClassVar[frozenset[str]] = frozenset()  # of "device" and "cache": options it listens to
+    uses: ClassVar[frozenset[str]] = frozenset()  # of "device", "cache", "spool"
     examples: ClassVar[str] = ""
 
     def plan(self, inputs: Sequence[InputView], request: Request) -> Draft:

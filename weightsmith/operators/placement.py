@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from weightsmith.dtypes import is_arithmetic
 from weightsmith.errors import UsageError
-from weightsmith.families import layer_of, matches, why_no_projection
+from weightsmith.families import layer_of, matches
 from weightsmith.header import TensorSpec
 from weightsmith.operators.configuration import quantization_of
 from weightsmith.operators.operator import InputView
+from weightsmith.operators.roles import Role, role_of
 from weightsmith.selection import Selection, Values, require_match
 from weightsmith.tritplanes.encoding import Encoding, dense_spec
 
@@ -22,7 +23,7 @@ class Placement:
     Attributes:
         specs: of all, in order, as they are once they are dense.
         packed: how ptqtp has packed some of them.
-        digital: why those that are no projections stay as they are; empty for the others.
+        digital: why those that are no linear weights stay as they are; empty for the others.
         copies: how often each tensor that goes onto devices is held.
     """
 
@@ -43,7 +44,7 @@ class Placement:
         """Decide from headers.
 
         Args:
-            also: a glob on tensors that go onto devices though they are no projections.
+            also: a glob on tensors that go onto devices though they are no linear weights.
             layers: ranges of layers to hold more than once, such as "0-7,12-12"; None for all.
 
         Raises:
@@ -61,8 +62,8 @@ class Placement:
             require_match([also], names, "--also")
         digital = {
             spec.name: ""
-            if also and spec.shape and matches(spec.name, (also,))
-            else why_no_projection(spec.name, spec.shape)
+            if role_of(spec) is Role.LINEAR or (also and spec.shape and matches(spec.name, (also,)))
+            else f"{role_of(spec)} stay digital"
             for spec in specs
         }
         chosen = [s for s in specs if not digital[s.name] and s.name in selection]
@@ -94,8 +95,8 @@ def _refuse_others(chosen: list[TensorSpec], view: InputView) -> None:
         raise UsageError(
             "no selected tensor goes onto devices",
             file=view.label,
-            expected="weight matrices of projections",
-            remedy="--also GLOB puts embeddings, head, routers and vectors on devices too",
+            expected="linear weights of attention and MLP",
+            remedy="--also GLOB puts embeddings, heads, vectors and whatever else on devices too",
         )
     for spec in chosen:
         if not is_arithmetic(spec.dtype):

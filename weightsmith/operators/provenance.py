@@ -13,10 +13,14 @@ from typing import Any
 from weightsmith.dtypes import DTYPES
 from weightsmith.errors import printable
 from weightsmith.header import Header
+from weightsmith.tritplanes.encoding import Quantization
+from weightsmith.tritplanes.int4 import is_config as is_int4
 
 PROVENANCE = "weightsmith.provenance"
 CONFIG_PATCH = "weightsmith.config_patch"
 SIDECARS = "weightsmith.sidecars"
+# The key of config.json that says how weights are packed.
+QUANTIZATION = "quantization_config"
 # What only the next command of a pipe needs to know.
 TRANSIENT = (SIDECARS,)
 _MAX_DEPTH = 50
@@ -24,6 +28,7 @@ _PATCHES: dict[str, Callable[[Any], bool]] = {
     "dtype": lambda value: value in [dtype.torch_name for dtype in DTYPES.values()],
     "tie_word_embeddings": lambda value: isinstance(value, bool),
     "vocab_size": lambda value: type(value) is int and value >= 0,
+    QUANTIZATION: lambda value: value is None or _is_ours(value),
 }
 
 
@@ -45,6 +50,16 @@ def trusted_patch(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The config patch of a pipe's earlier stages: only keys and values that our operators make."""
     patch = read_object(metadata, CONFIG_PATCH) or {}
     return {key: value for key, value in patch.items() if key in _PATCHES and _PATCHES[key](value)}
+
+
+def _is_ours(quantization: object) -> bool:
+    if is_int4(quantization):
+        return True
+    try:
+        Quantization.parse(quantization)
+    except ValueError:
+        return False
+    return True
 
 
 def record_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
