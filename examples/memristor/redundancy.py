@@ -35,8 +35,8 @@ def thirds(model: Path) -> dict[str, str]:
 def sweeps(model: Path, seeds: int) -> Iterator[list[str]]:
     """The axes of each sweep: the clean model, then every seed and noise."""
     yield ["sigma=0", "seed=0", "copies=1"]
-    for seed in range(seeds):
-        for sigma in SIGMAS:
+    for sigma in reversed(SIGMAS):
+        for seed in range(seeds):
             common = [f"sigma={sigma}", f"seed={seed}"]
             yield [*common, "copies=1"]
             copies = ",".join(map(str, COPIES))
