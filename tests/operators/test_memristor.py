@@ -10,6 +10,7 @@ import pytest
 from support import (
     Tensors,
     assert_fails,
+    call,
     decode,
     encode,
     from_bf16,
@@ -21,7 +22,6 @@ from support import (
     write_directory,
 )
 
-import weightsmith as weightsmith_module
 from weightsmith.engine.execute import Observer, execute
 from weightsmith.engine.settings import Settings
 from weightsmith.operators.memristor import Memristor
@@ -69,9 +69,7 @@ def model(here: Path) -> Tensors:
 
 
 def noisy(*options: object, source: str = "model", target: str = "out") -> Tensors:
-    done = weightsmith("memristor", source, *options, "-f", "-o", target)
-    assert done.returncode == 0, done.stderr.decode()
-    return read(Path(target))
+    return call("memristor", source, *options, target=target)
 
 
 def figures(*options: object) -> dict[str, Any]:
@@ -91,7 +89,8 @@ def test_what_goes_on_devices_and_what_stays_digital(model: Tensors, device: str
 @pytest.mark.parametrize("device", KINDS)
 def test_the_same_chip_however_it_is_cut(model: Tensors, device: str) -> None:
     """The same bytes for any number of jobs, memory, sharding, order, pipe, company and dtype."""
-    options = ["--device", device, *KINDS[device], "--seed", "3"]
+    same = ["--device", device, *KINDS[device]]
+    options = [*same, "--seed", 3]
     first = noisy(*options)
     assert noisy(*options, "--jobs", 3, "--memory", "16kB") == first
     assert noisy(*options, "--shard-size", "30kB") == first
@@ -100,10 +99,10 @@ def test_the_same_chip_however_it_is_cut(model: Tensors, device: str) -> None:
     alone = noisy(*options, "--select", Q)
     assert alone[Q] == first[Q]
     assert alone[DOWN] == model[DOWN]
-    done = shell(f"weightsmith cat model | weightsmith memristor {' '.join(options)}")
+    done = shell(f"weightsmith cat model | weightsmith memristor {' '.join(map(str, options))}")
     assert done.returncode == 0, done.stderr
     assert decode(done.stdout)[0] == first
-    assert noisy(*options, "--seed", "4")[Q] != first[Q]
+    assert noisy(*same, "--seed", 4)[Q] != first[Q]
 
 
 def test_a_resumed_run_gives_the_same(model: Tensors) -> None:
@@ -124,22 +123,21 @@ def test_a_resumed_run_gives_the_same(model: Tensors) -> None:
     assert read(Path("out")) == read(Path("whole"))
 
 
+@pytest.mark.parametrize("device", ["pcm", "bitflip"])
 def test_without_native_kernels_it_is_the_same_chip(
-    model: Tensors, monkeypatch: pytest.MonkeyPatch
+    model: Tensors, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for device in ("pcm", "bitflip"):
-        options = ["--device", device, *KINDS[device]]
-        first = noisy(*options)
-        with monkeypatch.context() as context:
-            context.setenv("WEIGHTSMITH_REFERENCE", "1")
-            assert noisy(*options) == first
+    options = ("--device", device, *KINDS[device])
+    first = noisy(*options)
+    monkeypatch.setenv("WEIGHTSMITH_REFERENCE", "1")
+    assert weightsmith("memristor", "model", *options, "-o", "reference").returncode == 0
+    assert read(Path("reference")) == first
 
 
-def test_as_a_function(model: Tensors) -> None:
-    """Its own `device` is not the engine's."""
-    outcome = weightsmith_module.memristor("model", output="out", device="pcm", seed=5, jobs=1)
-    assert set(outcome.changed) == ANALOG
-    assert read(Path("out")) == noisy("--device", "pcm", "--seed", 5, target="by-command")
+def test_the_command_is_the_function(model: Tensors) -> None:
+    """Its own --device is not the engine's."""
+    assert weightsmith("memristor", "model", "--device", "pcm", "-o", "command").returncode == 0
+    assert read(Path("command")) == noisy("--device", "pcm")
 
 
 def test_wider_output_is_rounded_to_narrower(model: Tensors) -> None:

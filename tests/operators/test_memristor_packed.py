@@ -10,6 +10,7 @@ from support import (
     CONFIG,
     Tensors,
     assert_fails,
+    call,
     from_bf16,
     random_tensors,
     read,
@@ -70,9 +71,7 @@ def write(make_rows: Callable[[TritEncoding, int], np.ndarray] = random_rows) ->
 
 
 def noisy(*options: object, target: str = "out") -> Tensors:
-    done = weightsmith("memristor", "packed", *options, "-f", "-o", target)
-    assert done.returncode == 0, done.stderr.decode()
-    return read(Path(target))
+    return call("memristor", "packed", *options, target=target)
 
 
 def test_without_noise_it_is_unpacked(here: Path) -> None:

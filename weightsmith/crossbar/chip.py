@@ -111,5 +111,6 @@ def _add(error: Float | None, target: Target, held: Float) -> Float:
     if error is None:
         # 0 - 0 is +0, and so is what devices without any error give.
         return missed if target.factor > 0 else np.subtract(0, missed, out=missed)
-    add = np.add if target.factor > 0 else np.subtract
-    return add(error, missed, out=missed)
+    if target.factor > 0:
+        return np.add(error, missed, out=missed)
+    return np.subtract(error, missed, out=missed)
