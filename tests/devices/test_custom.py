@@ -1,5 +1,6 @@
 """A user's own device is a table of constants; what is wrong with it is said."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,16 @@ def test_a_table_is_as_good_as_a_file_of_ours(path: Path) -> None:
         (mine.read(g, g, 60.0, noise), ours.read(g, g, 60.0, noise)),
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_numbers_are_curves_too(path: Path) -> None:
+    path.write_text(
+        PCM.replace(PCM[PCM.index("mean") : PCM.index("[read]")], "mean = 0.05\nstd = 0.01\n")
+    )
+    device = read_device(str(path))
+    g = np.linspace(0, 25, 9, dtype=np.float32)
+    np.testing.assert_allclose(device.exponent(g, np.ones_like(g)), 0.06, rtol=1e-6)
+    json.dumps(device.record(), allow_nan=False)
 
 
 def test_what_is_left_out_does_not_happen(path: Path) -> None:

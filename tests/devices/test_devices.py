@@ -1,5 +1,7 @@
 """Every device's constants, as a table; and what its functions do with given draws."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,14 @@ def test_the_golden_table(name: str, seconds: float | None) -> None:
     found = device.sigma(X)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, GOLDEN[name, seconds], rtol=1e-6, atol=1e-7 * device.g_max)
+
+
+def test_constants_go_into_a_record() -> None:
+    for name in devices.names():
+        record = json.loads(json.dumps(devices.load(name).record(), allow_nan=False))
+        assert record["name"] == name
+        assert record["g_max"] > 0
+    assert json.dumps(devices.load("rram-wan").at(DAY).record()).count("22.086") == 1
 
 
 def test_every_device_is_in_the_table() -> None:

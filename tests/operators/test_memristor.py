@@ -332,6 +332,13 @@ def test_strange_shapes(here: Path) -> None:
             assert decode(done.stdout)[0].keys() == tensors.keys()
 
 
+def test_bits_of_what_is_not_finite_flip_too(model: Tensors) -> None:
+    broken(model, 0x7FC0)
+    done = weightsmith("memristor", "broken", "--device", "bitflip", "--json", "-o", "out")
+    report = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert report["figures"][DOWN]["nonfinite"] >= 1
+
+
 def test_flips_hit_bits_as_they_are_stored(model: Tensors) -> None:
     found = noisy("--device", "bitflip", "--rate", "0.01")
     changed = total = 0

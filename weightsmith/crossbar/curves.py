@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,11 +64,11 @@ class Branched:
 
 @dataclass(frozen=True)
 class InversePower:
-    """min(most, scale / max(x^power, 0.001)); with power 0, a constant."""
+    """min(most, scale / max(x^power, 0.001))."""
 
     scale: float
-    power: float = 0.0
-    most: float = math.inf
+    power: float
+    most: float
 
     def __call__(self, x: Float) -> Float:
         """See Curve."""
@@ -77,6 +76,12 @@ class InversePower:
         return result
 
 
-def constant(value: float) -> InversePower:
+@dataclass(frozen=True)
+class Constant:
     """The same at every x."""
-    return InversePower(value)
+
+    value: float
+
+    def __call__(self, x: Float) -> Float:
+        """See Curve."""
+        return np.full_like(x, self.value)

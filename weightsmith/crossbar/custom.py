@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
-from weightsmith.crossbar.curves import Curve, InversePower, Logarithmic, constant
+from weightsmith.crossbar.curves import Constant, Curve, InversePower, Logarithmic
 from weightsmith.crossbar.device import Cell
 from weightsmith.crossbar.powerlaw import PowerLaw
 from weightsmith.errors import UsageError
@@ -112,7 +112,7 @@ class _Reader:
     def _curve(self, given: dict[str, Any], key: str) -> Curve:
         value = given.pop(key, None)
         if _is_finite(value):
-            return constant(value)
+            return Constant(value)
         kind = _CURVES.get(frozenset(value)) if isinstance(value, dict) else None
         if kind is None or not all(map(_is_finite, value.values())):
             raise self._error(

@@ -48,9 +48,13 @@ class ReadBack:
 
     @property
     def sizes(self) -> tuple[Float, Float]:
-        """Sums of |W| of each row after programming and at the end, in float64."""
+        """Sums of |W| of each row after programming and at the end, in float64.
+
+        Widened first: a sum that widens as it goes works in pieces that do not end with rows, so
+        the order of additions would depend on which rows there are.
+        """
         fresh, final = (
-            np.abs(self.weights - error).sum(axis=1, keepdims=True, dtype=np.float64)
+            np.abs(self.weights - error).astype(np.float64).sum(axis=1, keepdims=True)
             for error in (self.fresh, self.final)
         )
         return fresh, final

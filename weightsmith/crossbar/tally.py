@@ -38,7 +38,10 @@ class Tally:
             finite = np.isfinite(error)
             self.sums["nonfinite"] += int(error.size - np.count_nonzero(finite))
             lost = float(np.square(error[finite], dtype=np.float64).sum())
-        self.sums["square"] += float(np.vdot(weights, weights))
+        square = float(np.vdot(weights, weights))
+        if not np.isfinite(square):
+            square = float(np.square(weights[np.isfinite(weights)], dtype=np.float64).sum())
+        self.sums["square"] += square
         self.sums["square_error"] += lost
 
 

@@ -217,7 +217,7 @@ class Memristor(Operator):
             tuple(map(put, view.header.tensors, placement.specs)),
             config_patch={QUANTIZATION: None} if placement.packed else {},
             warnings=self._warnings(view),
-            summary=(placement.cost(self._per_cell),),
+            summary=() if self._stored else (placement.cost(self._per_cell),),
         )
 
     @property
