@@ -36,7 +36,7 @@ COMBINATIONS = [
     *((1, 0, -1), (1, -1, -1), (1, -1, 1), (1, 0, 1), (1, 1, -1), (1, 1, 1)),
 ]
 # The order in which Algorithm 1 tries the nine pairs.
-PAIRS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 1)]
+PAIRS = [(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 @dataclass
@@ -428,7 +428,7 @@ def algorithm1_step(scales: Doubles, trits: Trits, weights: Floats, group: int) 
         fitted = np.array([_ridge_solve(*row) for row in zip(*sums, strict=True)])
         farthest = max(farthest, float(np.linalg.norm(fitted - scales[:, g], axis=1).max()))
         scales[:, g] = fitted
-        off = np.stack([w - c1 * fitted[:, :1] - c2 * fitted[:, 1:] for c1, c2 in PAIRS])
+        off = np.stack([w - (c1 * fitted[:, :1] + c2 * fitted[:, 1:]) for c1, c2 in PAIRS])
         trits[:, :, columns] = np.moveaxis(np.array(PAIRS)[(off * off).argmin(axis=0)], 2, 1)
     return farthest
 

@@ -12,8 +12,11 @@ from weightsmith.dtypes import is_arithmetic
 from weightsmith.engine.inputs import opened, view
 from weightsmith.engine.units import Arena
 from weightsmith.errors import ExitCode, Mismatch, UsageError, printable
+from weightsmith.operators.configuration import quantization_of
 from weightsmith.operators.operator import Input, InputView
 from weightsmith.operators.provenance import inputs_of, record_of
+from weightsmith.operators.unit import Block
+from weightsmith.tritplanes.encoding import Encoding
 
 _BLOCK = 1 << 20
 _OTHER_FLOATS = ("F64", "F8_E5M2", "F8_E4M3")
@@ -57,10 +60,12 @@ def verify(
         if fingerprint is not None:
             _check_fingerprint(seen, fingerprint)
         roles = _roles(seen, input_of) if input_of is not None else []
+        packed = quantization_of(seen)
+        encodings = packed.tensors if packed else {}
         bad = {
             spec.name: counts
             for spec in source.header.tensors
-            if any(counts := _count_nonfinite(source, spec.name))
+            if any(counts := _examine(source, spec.name, encodings.get(spec.name)))
         }
         source.finish()
     if as_json:
@@ -111,17 +116,26 @@ def _roles(seen: InputView, other: str) -> list[str]:
     return roles
 
 
-def _count_nonfinite(source: Source, name: str) -> tuple[int, int]:
-    """Read a whole tensor, counting NaN and infinite elements of dtypes that have them."""
+def _examine(source: Source, name: str, encoding: Encoding | None) -> tuple[int, int]:
+    """Read a whole tensor; counts NaN and infinite elements of dtypes that have them.
+
+    Raises:
+        InvalidFile: packed rows with codes that are no trits, or scales that are no scales.
+    """
     from weightsmith.kernels import elementwise
 
     spec = source.header.by_name[name]
-    arena = _ARENA
+    row = encoding.row_bytes if encoding else 1
+    step = max(1, _BLOCK // row) * row
     nan = infinite = 0
-    for start in range(0, spec.nbytes, _BLOCK):
-        size = min(_BLOCK, spec.nbytes - start)
-        data = source.read(name, start, size, arena.area(0, size))
-        if is_arithmetic(spec.dtype) or spec.dtype in _OTHER_FLOATS:
+    for start in range(0, spec.nbytes, step):
+        size = min(step, spec.nbytes - start)
+        data = source.read(name, start, size, _ARENA.area(0, size))
+        if encoding is not None:
+            from weightsmith.operators.quantizing import decode
+
+            decode(Block(spec.dtype, data, (size // row, row)), encoding, name)
+        elif is_arithmetic(spec.dtype) or spec.dtype in _OTHER_FLOATS:
             found = elementwise.count_nonfinite(data, spec.dtype)
             nan, infinite = nan + found[0], infinite + found[1]
     return nan, infinite

@@ -3,7 +3,7 @@
 For inputs x with second moments H = mean x x^T, a row w and its approximation v cost
 (w - v) H (w - v)^T. GPTQ (arXiv 2210.17323) quantises column by column, the heaviest first,
 and moves each column's error onto those still to come; here every column takes the nearest of the
-levels that its group's scales span. The scales are fitted before, with the diagonal of H for weights:
+levels that its group's scales span. The scales are fitted before, weighted by the diagonal of H:
 scales that follow the moved weights measured worse (docs/ptqtp.md).
 """
 

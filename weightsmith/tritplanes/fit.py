@@ -90,8 +90,8 @@ def algorithm1(weights: NDArray[np.float32], encoding: TritEncoding) -> Fit:
     As written there: both planes start as sign(W), scales at one; the ridge is raised where the
     normal equations are singular; every weight takes the nearest of nine values; the end is when no
     group's scales move by 1e-4, or 50 iterations. The order in which the nine are tried decides
-    ties, and the paper gives none: ours has fewer non-zero trits first. Scales are rounded to
-    float16 at the end, trits stay as the algorithm left them.
+    ties, and the paper gives none: ours has zero first, then both trits from -1 to 1 in turn.
+    Scales are rounded to float16 at the end, trits stay as the algorithm left them.
 
     Raises:
         OverflowError: scales are too large for float16.

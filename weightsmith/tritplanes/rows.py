@@ -40,7 +40,7 @@ def pack_trits(encoding: TritEncoding, planes: Planes) -> NDArray[np.uint8]:
     if encoding.ratios:
         largest = np.array([ratio[0] for ratio in encoding.ratios], np.float32)
         stored = planes.scales[:, :, :1] / largest[planes.choice][:, :, None]
-    scales[:] = stored.astype("<f2").reshape(rows, -1).view(np.uint8)
+    scales[:] = stored.astype("<f2").reshape(rows, encoding.scale_bytes // 2).view(np.uint8)
     if choice is not None:
         choice[:] = planes.choice
     return packed

@@ -1,0 +1,75 @@
+"""Error feedback: a plain form of it gives the same, and outputs change less."""
+
+import numpy as np
+import pytest
+from weightsmith.kernels.trit_fit import reference
+
+from weightsmith.tritplanes import rows
+from weightsmith.tritplanes.calibrated import damped, feedback, inverse_factor, output_error
+from weightsmith.tritplanes.encoding import TritEncoding
+from weightsmith.tritplanes.fit import fit_scales, search
+
+
+def problem(out: int = 24, columns: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Weights, and inputs of which some are strong and most go together."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 12)) @ rng.standard_normal((12, columns))
+    x = (x + rng.standard_normal((600, columns))) * np.exp(rng.standard_normal(columns))
+    weights = rng.standard_normal((out, columns)).astype(np.float32)
+    return weights, (x.T @ x / len(x)).astype(np.float32)
+
+
+def plain(weights: np.ndarray, hessian: np.ndarray, encoding: TritEncoding) -> np.ndarray:
+    """GPTQ by the book, one column after the other, float64."""
+    importance = np.diagonal(hessian).copy()
+    scales = fit_scales(weights, encoding, importance)[0]
+    inverse = np.linalg.inv(hessian.astype(np.float64))
+    left, result = weights.astype(np.float64), np.empty_like(weights)
+    for j in np.argsort(-importance, kind="stable"):
+        levels = reference.levels_of(np.ascontiguousarray(scales[:, j // encoding.group].T))
+        result[:, j] = reference._nearest(levels, left[:, j].astype(np.float32))[0]
+        left -= np.outer((left[:, j] - result[:, j]) / inverse[j, j], inverse[j])
+        inverse -= np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
+        inverse[j, j] = 1  # done with
+    return result
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3])
+def test_it_is_gptq(planes: int) -> None:
+    weights, hessian = problem()
+    encoding = TritEncoding(weights.shape, "F32", planes, 64)
+    raised = damped(hessian, 0.01)
+    fit = feedback(weights, raised, encoding)
+    found, expected = rows.expand(encoding, fit.planes), plain(weights, raised, encoding)
+    # Where a weight lies between two levels, the last bit of float32 decides, and what follows moves.
+    assert (found == expected).mean() > 0.99
+    assert fit.error == pytest.approx(output_error(expected - weights, raised), rel=0.01)
+
+
+def test_outputs_change_less_than_without() -> None:
+    weights, hessian = problem()
+    encoding = TritEncoding(weights.shape, "F32", 2, 64)
+    raised = damped(hessian, 0.01)
+    fits = (
+        search(weights, encoding),
+        search(weights, encoding, np.diagonal(raised).copy()),
+        feedback(weights, raised, encoding),
+    )
+    costs = [output_error(rows.expand(encoding, f.planes) - weights, raised) for f in fits]
+    assert costs[2] < 0.5 * costs[1] < costs[1] < costs[0]
+    assert fits[2].error == pytest.approx(costs[2], rel=1e-5)
+
+
+def test_the_factor_is_that_of_the_inverse() -> None:
+    _, hessian = problem()
+    factor = inverse_factor(damped(hessian, 0.01)).astype(np.float64)
+    assert np.array_equal(factor, np.triu(factor))
+    product = factor.T @ factor @ damped(hessian, 0.01)
+    np.testing.assert_allclose(product, np.eye(len(hessian)), atol=1e-4)
+
+
+def test_singular_statistics() -> None:
+    with pytest.raises(ArithmeticError):
+        inverse_factor(np.ones((3, 3), np.float32) - 2 * np.eye(3, dtype=np.float32))
+    unseen = damped(np.zeros((3, 3), np.float32), 0.01)
+    assert np.array_equal(unseen, np.eye(3, dtype=np.float32))
