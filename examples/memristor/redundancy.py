@@ -79,8 +79,14 @@ def table(lines: Sequence[Line], where: dict[str, str]) -> Iterator[str]:
             cells = [values(lines, sigma, copies, layers) for sigma in SIGMAS]
             rows.append((str(copies), f"{name}, {layers}", cells))
     for copies, name, cells in rows:
-        shown = [f"{mean(v):.2f} ± {stdev(v):.2f}" if len(v) > 1 else f"{v[0]:.2f}" for v in cells]
-        yield f"| {copies} | {name} | " + " | ".join(shown) + " |"
+        yield f"| {copies} | {name} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def shown(found: Sequence[float]) -> str:
+    """Mean and standard deviation; of a single seed, the value alone."""
+    if len(found) < 2:
+        return f"{found[0]:.2f} (one seed)" if found else "-"
+    return f"{mean(found):.2f} ± {stdev(found):.2f}"
 
 
 def draw(lines: Sequence[Line], where: dict[str, str], target: Path) -> None:
@@ -96,8 +102,9 @@ def draw(lines: Sequence[Line], where: dict[str, str], target: Path) -> None:
             curves: dict[str, tuple[int, str | None]] = {"no copies": (1, None)}
             curves |= {name: (copies, layers) for name, layers in where.items()}
             for label, (number, layers) in curves.items():
-                found = [[clean], *(values(lines, sigma, number, layers) for sigma in SIGMAS)]
-                at = [0.0, *SIGMAS]
+                of_sigma = {sigma: values(lines, sigma, number, layers) for sigma in SIGMAS}
+                at = [0.0, *(sigma for sigma in SIGMAS if of_sigma[sigma])]
+                found = [[clean], *(v for v in of_sigma.values() if v)]
                 (curve,) = axes.plot(at, [mean(v) for v in found], marker=".", label=label)
                 low, high = ([end(v) for v in found] for end in (min, max))
                 axes.fill_between(at, low, high, color=curve.get_color(), alpha=0.2)
@@ -123,6 +130,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1e9, help="break off after so long")
     options = parser.parse_args()
+    where = thirds(options.model)
     deadline = time.monotonic() + 60 * options.minutes
     lines: list[Line] = []
     if options.results.exists():
@@ -131,6 +139,7 @@ def main() -> None:
         if is_done(axes, lines):
             continue
         if time.monotonic() > deadline:
+            print(*table(lines, where), sep="\n")
             sys.exit("broken off; the same command goes on")
         command = ["weightsmith", "sweep", "memristor", options.model, *axes]
         command += ["--perplexity", options.text, "--tokens", str(TOKENS)]
@@ -139,7 +148,6 @@ def main() -> None:
         with options.results.open("a") as file:
             file.write(done.stdout)
         lines += [json.loads(line) for line in done.stdout.splitlines()]
-    where = thirds(options.model)
     print(*table(lines, where), sep="\n")
     if options.plot is not None:
         draw(lines, where, options.plot)

@@ -111,6 +111,6 @@ def _add(error: Float | None, target: Target, held: Float) -> Float:
     if error is None:
         # 0 - 0 is +0, and so is what devices without any error give.
         return missed if target.factor > 0 else np.subtract(0, missed, out=missed)
-    if target.factor > 0:
-        return np.add(error, missed, out=missed)
-    return np.subtract(error, missed, out=missed)
+    combine = np.add if target.factor > 0 else np.subtract
+    combine(error, missed, out=missed)
+    return missed
