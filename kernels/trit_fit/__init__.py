@@ -5,6 +5,7 @@ WEIGHTSMITH_REFERENCE=1 asks for the reference. See README.md for the method.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from weightsmith.kernels import elementwise
 from weightsmith.kernels.trit_fit import reference
@@ -27,8 +28,9 @@ MOST_STARTS = {planes: len(starts) for planes, starts in reference.STARTS.items(
 # Where the native module is missing, elementwise has warned already.
 native = elementwise.native and not os.environ.get("WEIGHTSMITH_REFERENCE")
 
-if native:
-    from weightsmith.kernels._native.trit_fit import (
+# Both have the same signatures; type checkers read those of the reference.
+if TYPE_CHECKING or not native:
+    from weightsmith.kernels.trit_fit.reference import (
         algorithm1_step,
         assign,
         expand,
@@ -38,7 +40,7 @@ if native:
         unpack,
     )
 else:
-    from weightsmith.kernels.trit_fit.reference import (
+    from weightsmith.kernels._native.trit_fit import (
         algorithm1_step,
         assign,
         expand,

@@ -177,7 +177,8 @@ def _solve(scales: Floats, normal: Normal) -> Floats:
     regular = determinant > 1e-9 * product
     with np.errstate(divide="ignore", invalid="ignore"):
         solved = (np.stack(x) / determinant).astype(np.float32)
-    return np.where(regular, solved, _stretch(scales, normal))
+    found: Floats = np.where(regular, solved, _stretch(scales, normal))
+    return found
 
 
 def _explained(scales: Floats, normal: Normal) -> Floats:
@@ -187,7 +188,8 @@ def _explained(scales: Floats, normal: Normal) -> Floats:
         total += 2.0 * a[k] * normal.right[k]
         for j in range(k + 1):
             total -= (2.0 if j < k else 1.0) * a[k] * a[j] * normal.matrix[k, j]
-    return total.astype(np.float32)
+    gain: Floats = total.astype(np.float32)
+    return gain
 
 
 @dataclass

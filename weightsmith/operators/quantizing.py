@@ -105,7 +105,7 @@ def _figures(unit: Unit, fit: Fit, weights: int) -> dict[str, float]:
         f"{kind}norm": fit.norm,
         "iterations": fit.iterations,
         "groups": fit.planes.choice.size,
-        "zeros": trits.size - np.count_nonzero(trits),
+        "zeros": float(trits.size - np.count_nonzero(trits)),
         "trits": trits.size,
         "bytes": len(unit.out.data),
         "weights": weights,

@@ -24,7 +24,8 @@ def words(levels: NDArray[np.int8]) -> NDArray[np.int32]:
     """Integers [rows, columns] plus 8, in words [rows, columns / 8], lowest bits first."""
     nibbles = (levels + _OFFSET).astype(np.uint32).reshape(len(levels), -1, PER_WORD)
     shifts = np.arange(PER_WORD, dtype=np.uint32) * 4
-    return np.bitwise_or.reduce(nibbles << shifts, axis=2).view(np.int32)
+    joined: NDArray[np.uint32] = np.bitwise_or.reduce(nibbles << shifts, axis=2)
+    return joined.view(np.int32)
 
 
 def units(encoding: TritEncoding, planes: Planes) -> NDArray[np.float16]:
