@@ -3,9 +3,9 @@
 The eigenvectors of the Gram matrix of the smaller side are all that truncation needs: with V_k the
 dominant ones, the truncated matrix is `D V_k V_k^T` (or `V_k V_k^T D`), applied block by block.
 
-Everything after the difference is float64: the Gram matrix, its eigenvectors, hence the effective
-rank and k, the product with the projector, and the sum with the base. (Float32 would do almost
-everywhere, but not where base and truncated delta nearly cancel.)
+The matrix is float32, and every part of it is widened as it comes: the Gram matrix, its
+eigenvectors, hence the effective rank and k, and the product with the projector are float64.
+(Float32 would do almost everywhere, but not where base and truncated delta nearly cancel.)
 
 A Gram matrix squares the condition number: singular values below about 1e-8 of the largest drown
 in rounding. Where those could matter, the well-determined part is projected out and the rest, which
@@ -14,9 +14,10 @@ then is the largest of its own Gram matrix, is decomposed again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from math import ceil, exp, log
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +29,26 @@ _EPSILON = 2.0**-50
 _RELIABLE = 1e-6
 _TOLERANCE = 1e-10
 _MAX_ROUNDS = 4
-_BLOCK = 1 << 19  # elements of the larger side worked on at once
+# Elements worked on at once: with their products they stay in a second-level cache of 2 MB.
+_BLOCK = 1 << 17
+_GRAM_BLOCK = 1 << 18
+
+Cut = tuple[slice, slice]
+
+
+class Matrix(Protocol):
+    """What is decomposed: a float32 tensor [rows, columns], or what gives its parts on demand."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Rows and columns."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+
+    def __getitem__(self, cut: Cut, /) -> Tensor:
+        """The part that lies in these rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,10 @@ class Spectrum:
     values: Tensor
     vectors: Tensor
     rows: bool
+
+
+class NotFinite(ValueError):
+    """The matrix has NaN or infinite elements."""
 
 
 def effective_rank(values: Tensor, epsilon: float = 1e-9) -> float:
@@ -77,10 +101,29 @@ def rank_for_energy(values: Tensor, share: float) -> int:
     return min(int(torch.searchsorted(energy, share * energy[-1])) + 1, len(values))
 
 
-def decompose(matrix: Tensor) -> Spectrum:
-    """Spectrum of a float32 matrix [rows, columns]; see the module for how."""
-    rows = matrix.shape[0] <= matrix.shape[1]
-    sigma, basis = _eigen(_gram(matrix, rows=rows))
+def decompose(matrix: Matrix) -> Spectrum:
+    """Spectrum of a matrix; see the module for how.
+
+    Raises:
+        NotFinite: the matrix has NaN or infinite elements.
+    """
+    return _decompose(matrix, _gram(matrix))
+
+
+def singular_values(matrix: Matrix) -> Tensor:
+    """The values of `decompose(matrix)` alone, in about a third of the time.
+
+    Raises:
+        NotFinite: the matrix has NaN or infinite elements.
+    """
+    gram = _gram(matrix)
+    values = _roots(torch.linalg.eigvalsh(gram, UPLO="U"))
+    return values if _certain(values, values.sum()) else _decompose(matrix, gram).values
+
+
+def _decompose(matrix: Matrix, gram: Tensor) -> Spectrum:
+    rows = _smaller_is_rows(matrix)
+    sigma, basis = _eigen(gram)
     if _certain(sigma, sigma.sum()):
         return Spectrum(sigma, basis, rows)
     values, vectors, size = sigma, basis, len(sigma)
@@ -91,7 +134,7 @@ def decompose(matrix: Tensor) -> Spectrum:
             break
         # However rough their values, the other vectors span what is orthogonal to those found.
         rest = vectors[:, found:]
-        sigma, basis = _eigen(_gram(matrix, rows=rows, onto=rest))
+        sigma, basis = _eigen(_gram(matrix, onto=rest))
         values[found:], vectors[:, found:] = sigma, rest @ basis
         if _certain(sigma, values.sum()):
             break
@@ -115,16 +158,26 @@ def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
     """
     squares = torch.empty(len(gram), dtype=gram.dtype, device=gram.device)
     torch.linalg.eigh(gram.T, UPLO="L", out=(squares, gram.T))
-    return squares.flip(0).clamp_min(0).sqrt(), gram.T.flip(1)
+    return _roots(squares), gram.T.flip(1)
 
 
-def _gram(matrix: Tensor, *, rows: bool, onto: Tensor | None = None) -> Tensor:
+def _roots(squares: Tensor) -> Tensor:
+    return squares.flip(0).clamp_min(0).sqrt()
+
+
+def _smaller_is_rows(matrix: Matrix) -> bool:
+    return matrix.shape[0] <= matrix.shape[1]
+
+
+def _gram(matrix: Matrix, onto: Tensor | None = None) -> Tensor:
     """Upper triangle of the float64 Gram matrix of the smaller side, or of its projection."""
     size = min(matrix.shape) if onto is None else onto.shape[1]
     gram = torch.zeros(size, size, dtype=torch.float64, device=matrix.device)
-    for block in _blocks(matrix, rows=rows):
-        wide = (block if rows else block.T).double()
+    for _, wide in _blocks(matrix, _GRAM_BLOCK):
         _add_outer(gram, wide if onto is None else onto.T @ wide)
+    # A sum of squares of float32 is finite in float64 unless one of them is not.
+    if not bool(gram.diagonal().sum().isfinite()):
+        raise NotFinite
     return gram
 
 
@@ -137,36 +190,38 @@ def _add_outer(gram: Tensor, wide: Tensor) -> None:
         gram[first:last, first:].addmm_(wide[first:last], wide[first:].T)
 
 
-def _blocks(matrix: Tensor, *, rows: bool) -> list[Tensor]:
-    """Views of the matrix cut along its larger side."""
-    size = min(matrix.shape)
-    step = max(1, _BLOCK // max(1, size))
-    return list(torch.split(matrix, step, dim=1 if rows else 0))
+def _blocks(matrix: Matrix, elements: int) -> Iterator[tuple[Cut, Tensor]]:
+    """Cut along the larger side: where, and the part in float64 as [smaller side, length]."""
+    rows = _smaller_is_rows(matrix)
+    smaller, larger = sorted(matrix.shape)
+    step = max(1, elements // max(1, smaller))
+    for start in range(0, larger, step):
+        run = slice(start, min(start + step, larger))
+        cut = (slice(None), run) if rows else (run, slice(None))
+        part = matrix[cut].to(torch.float64, copy=True)
+        yield cut, part if rows else part.T
 
 
-def damp_tail_(
-    matrix: Tensor, spectrum: Spectrum, k: int, gamma: float, base: Tensor | None = None
-) -> None:
-    """Multiply all singular values after the first k by gamma, in place; then add the base.
+def damp_tail(
+    matrix: Matrix, spectrum: Spectrum, k: int, gamma: float
+) -> Iterator[tuple[Cut, Tensor]]:
+    """Multiply all singular values after the first k by gamma.
 
     That is `gamma D + (1 - gamma) P D` with the projector P on the first k directions, or
-    `D - (1 - gamma) Q D` with its complement Q, whichever has fewer directions; in float64,
-    rounded to float32 once.
+    `D - (1 - gamma) Q D` with its complement Q, whichever has fewer directions.
 
     Args:
-        matrix: float32 [rows, columns], changed.
+        matrix: what was decomposed.
         spectrum: of the same matrix.
         k: how many directions are kept.
         gamma: factor on the others.
-        base: [rows, columns] of any float dtype.
+
+    Yields:
+        Rows and columns, and what lies there in float64; together, every element once.
     """
-    size = len(spectrum.values)
-    few = k <= size - k
+    few = k <= len(spectrum.values) - k
     basis = spectrum.vectors[:, :k] if few else spectrum.vectors[:, k:]
-    bases = [None] if base is None else _blocks(base, rows=spectrum.rows)
-    for block, added in zip(_blocks(matrix, rows=spectrum.rows), cycle(bases)):
-        wide = (block if spectrum.rows else block.T).double()
-        part = basis @ (basis.T @ wide)
-        damped = gamma * wide + (1 - gamma) * part if few else wide - (1 - gamma) * part
-        result = damped if spectrum.rows else damped.T
-        block.copy_(result if added is None else result + added)
+    kept, added = (gamma, 1 - gamma) if few else (1.0, gamma - 1)
+    for cut, wide in _blocks(matrix, _BLOCK):
+        damped = wide.addmm_(basis, basis.T @ wide, beta=kept, alpha=added)
+        yield cut, damped if spectrum.rows else damped.T

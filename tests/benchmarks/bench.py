@@ -3,7 +3,8 @@
 Usage: bench.py [--work DIR] [--rounds N] [--patience SECONDS] [--no-large] [--no-peer] [--only REGEX]
 
 Writes three checkpoints of 3.0 GB in Llama's layout, measures every case once a round, does the
-graft again at three times the size, counts wrong elements, and prints Markdown. No bar is an
+graft again at three times the size, counts wrong elements, holds timber's work on a matrix against a
+full SVD (decomposition.py, which also runs alone), and prints Markdown. No bar is an
 assertion. The work directory must be new or empty, and is removed at the end.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import report
 from cases import HERE, LAMBDA, Case, large_case, small_cases
-from measure import CommandFailed, Measurement, evict, measure, prepare, remove
+from measure import CommandFailed, Measurement, environment, evict, measure, prepare, remove
 
 ROOT = HERE.parents[1]
 PEER = "mergekit==0.1.5"
@@ -53,13 +54,14 @@ def main() -> None:
         wrong = exactness(work, cases) if any(case.keep for case in cases) else ""
         if not options.no_large and not options.only:
             measured |= run_large(work / "large", python, options)
+        spectra = decomposition(min(LARGE_ROUNDS, options.rounds))
     finally:
         remove(work)
     results = report.Results(measured)
     after = report.commit()
     print(report.conditions(ROOT, python, peer))
     print(f"- commit: {before}" + ("" if after == before else f", at the end {after}"))
-    print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}")
+    print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}\n\n{spectra}")
 
 
 def install_peer(directory: Path) -> Path | None:
@@ -168,6 +170,19 @@ def exactness(work: Path, cases: list[Case]) -> str:
         for name, share in zip(kept, json.loads(done.stdout), strict=True)
     ]
     return "\n".join(lines)
+
+
+def decomposition(rounds: int) -> str:
+    """Timber's work on a matrix against the method of its authors' script."""
+    say("timber against a full SVD")
+    done = subprocess.run(
+        [sys.executable, HERE / "decomposition.py", str(rounds)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    return done.stdout if done.returncode == 0 else f"timber failed: {done.stderr[-2000:]}"
 
 
 def say(text: str) -> None:

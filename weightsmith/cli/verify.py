@@ -132,7 +132,7 @@ def _examine(source: Source, name: str, encoding: Encoding | None) -> tuple[int,
         size = min(step, spec.nbytes - start)
         data = source.read(name, start, size, _ARENA.area(0, size))
         if encoding is not None:
-            from weightsmith.operators.quantizing import decode
+            from weightsmith.operators.arithmetic.quantizing import decode
 
             decode(Block(spec.dtype, data, (size // row, row)), encoding, name)
         elif is_arithmetic(spec.dtype) or spec.dtype in _OTHER_FLOATS:

@@ -377,7 +377,7 @@ class Ptqtp(Operator):
 
     def function(self) -> Function:
         """See Operator."""
-        from weightsmith.operators.quantizing import quantize
+        from weightsmith.operators.arithmetic.quantizing import quantize
 
         return quantize
 

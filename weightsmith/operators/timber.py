@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsmith.dtypes import DTYPES
 from weightsmith.errors import UsageError, WeightsmithError
 from weightsmith.families import VOCABULARY, matches
 from weightsmith.operators.delta import refuse_delta
@@ -29,7 +28,7 @@ from weightsmith.selection import Values
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from weightsmith.operators.unit import Block
+    from weightsmith.spectral import Matrix, Spectrum
 
 BASE, INSTRUCT = range(2)
 # The kind of cached results; to be changed with the method that computes them.
@@ -146,43 +145,36 @@ class Timber(JoiningOperator):
         """See Operator."""
         import torch
 
-        from weightsmith.kernels import elementwise
-        from weightsmith.spectral import damp_tail_
+        from weightsmith.matrices import Difference, StoredMatrix
+        from weightsmith.spectral import NotFinite, damp_tail
 
         def refine(unit: Any) -> int:
-            base, instruct = unit.inputs
+            base, instruct, out = (
+                StoredMatrix.of(block.data, block.dtype, block.shape)
+                for block in (*unit.inputs, unit.out)
+            )
             gamma, k, energy = unit.parameters
             # As the paper's script: the difference in float32, everything that decides in float64.
-            delta = torch.empty(base.shape, dtype=torch.float32)
-            raw = memoryview(delta.reshape(-1).numpy()).cast("B")  # type: ignore[arg-type]
-            elementwise.difference(raw, "F32", instruct.data, instruct.dtype, base.data, base.dtype)
-            if not bool(torch.isfinite(delta).all()):
+            delta = Difference(instruct, base, torch.device(unit.device))
+            try:
+                spectrum = _spectrum(unit, delta)
+            except NotFinite:
                 raise WeightsmithError(
                     "INSTRUCT - BASE is not finite, which would spread over the whole tensor",
                     tensor=unit.name,
                     remedy=f"--exclude {unit.name} copies INSTRUCT's",
-                )
-            matrix = delta.reshape(len(delta), -1).to(unit.device)
-            spectrum = _spectrum(unit, matrix)
+                ) from None
             kept = _directions(spectrum.values, k, energy)
-            damp_tail_(matrix, spectrum, kept, gamma, _tensor(base, matrix))
-            delta.copy_(matrix.reshape(delta.shape))
-            return elementwise.cast(unit.out.data, unit.out.dtype, raw, "F32")
+            overflows = 0
+            for cut, damped in damp_tail(delta, spectrum, kept, gamma):
+                refined = damped.cpu().add_(base.float32(cut))
+                overflows += out.store(cut, refined.float())
+            return overflows
 
         return refine
 
 
-def _tensor(block: Block, like: Tensor) -> Tensor:
-    """The elements of a block in its own dtype, with the shape and device of another tensor."""
-    import torch
-
-    dtype = getattr(torch, DTYPES[block.dtype].torch_name)
-    # A copy, because the bytes of a file need not be aligned.
-    copied = torch.frombuffer(bytearray(block.data), dtype=dtype)
-    return copied.reshape(like.shape).to(like.device)
-
-
-def _spectrum(unit: Any, matrix: Tensor) -> Any:
+def _spectrum(unit: Any, matrix: Matrix) -> Spectrum:
     """The spectrum of a matrix, from the cache if it is there."""
     from weightsmith.spectral import Spectrum, decompose
 

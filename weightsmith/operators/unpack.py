@@ -76,6 +76,6 @@ class Unpack(Operator):
 
     def function(self) -> Function:
         """See Operator."""
-        from weightsmith.operators.quantizing import unpack
+        from weightsmith.operators.arithmetic.quantizing import unpack
 
         return unpack

@@ -92,11 +92,14 @@ def _heat_map(
 ) -> None:
     import matplotlib as mpl
     import numpy as np
+    from matplotlib.colors import PowerNorm
 
     values = np.array(cells)
     colours = mpl.colormaps["viridis"].with_extremes(bad="0.92")
     top = float(np.nanmax(values)) or 1.0
-    image = axes.imshow(values, cmap=colours, vmin=0, vmax=top, aspect="auto")
+    # One norm that moved far must not turn all the others into one dark colour.
+    scale = PowerNorm(0.5, vmin=0, vmax=top)
+    image = axes.imshow(values, cmap=colours, norm=scale, aspect="auto")
     axes.set_title("Relative gap of each tensor (grey: no such tensor)")
     axes.set_xlabel("layer")
     axes.set_yticks(range(len(rows)), rows)
@@ -110,7 +113,7 @@ def _heat_map(
         if text.get_text() == "outside":
             text.set_rotation(90)
     bar = figure.colorbar(image, ax=axes, pad=0.01)
-    bar.set_label("sigma = Σ|A - B| / (Σ|A| + Σ|B|)")
+    bar.set_label("sigma = Σ|A - B| / (Σ|A| + Σ|B|)\n(square-root scale)")
 
 
 def _spectra(axes: Axes, tensors: list[Compared]) -> None:

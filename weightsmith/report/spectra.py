@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weightsmith.spectral import decompose, effective_rank
+from weightsmith.spectral import effective_rank, singular_values
 from weightsmith.statistics import Float
 
 RANKS = (1, 4, 16, 64)  # how many directions of a delta the report asks about
@@ -52,10 +52,10 @@ def pair_spectra(a: Float, b: Float) -> PairSpectra:
     """Decompose two finite float32 matrices [out, in] and their difference; `a` becomes that."""
     erank_a, erank_b = erank_of(a), erank_of(b)
     np.subtract(a, b, out=a)
-    values = decompose(torch.from_numpy(a)).values
+    values = singular_values(torch.from_numpy(a))
     return PairSpectra(erank_a, erank_b, effective_rank(values), values.numpy())
 
 
 def erank_of(matrix: Float) -> float:
     """Effective rank of a finite float32 matrix [out, in]."""
-    return effective_rank(decompose(torch.from_numpy(matrix)).values)
+    return effective_rank(singular_values(torch.from_numpy(matrix)))
