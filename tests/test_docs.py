@@ -22,6 +22,7 @@ from weightsmith.cli.compare import compare as compare_command
 from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
 from weightsmith.cli.inspect import inspect as inspect_command
 from weightsmith.cli.perplexity import perplexity as perplexity_command
+from weightsmith.cli.sweep import sweep as sweep_command
 from weightsmith.cli.verify import verify as verify_command
 from weightsmith.operators.registry import operators
 
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "extract-lora": extract_lora_command,
     "inspect": inspect_command,
     "perplexity": perplexity_command,
+    "sweep": sweep_command,
     "verify": verify_command,
 }
 

@@ -1,6 +1,6 @@
 """Speed and memory of weightsmith, with cp and the peers in the same run.
 
-Usage: bench.py [--work DIR] [--rounds N] [--patience SECONDS] [--no-large] [--no-peer]
+Usage: bench.py [--work DIR] [--rounds N] [--patience SECONDS] [--no-large] [--no-peer] [--only REGEX]
 
 Writes three checkpoints of 3.0 GB in Llama's layout, measures every case once a round, does the
 graft again at three times the size, counts wrong elements, runs the benchmarks of single parts
@@ -11,6 +11,7 @@ be new or empty, and is removed at the end.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,12 +47,14 @@ def main() -> None:
     if not has_room(work, 7, options.layers):
         sys.exit("too little room on the disk")
     try:
-        write_checkpoints(work, ("base", "instruct", "tuned"), options.layers)
         mergekit = peer.parent / "mergekit-yaml" if peer else None
-        cases = list(small_cases(work, python, mergekit))
+        every = small_cases(work, python, mergekit)
+        cases = [case for case in every if re.search(options.only, case.name)]
+        needed = {path.name for case in cases for path in case.inputs}
+        write_checkpoints(work, tuple(sorted(needed)), options.layers)
         measured |= run_rounds(cases, work, options.rounds, options.patience)
-        wrong = exactness(work, cases)
-        if not options.no_large:
+        wrong = exactness(work, cases) if any(case.keep for case in cases) else ""
+        if not options.no_large and not options.only:
             measured |= run_large(work / "large", python, options)
         parts = [alone(script, min(LARGE_ROUNDS, options.rounds)) for script in PARTS]
     finally:
@@ -203,6 +206,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--no-large", action="store_true", help="leave out the 9 GB checkpoints")
     parser.add_argument("--no-peer", action="store_true", help="leave out mergekit")
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="cases with this in their names; no large ones"
+    )
     return parser.parse_args()
 
 

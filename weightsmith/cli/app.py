@@ -20,6 +20,7 @@ def build() -> typer.Typer:
     from weightsmith.cli.extract_lora import extract_lora
     from weightsmith.cli.inspect import inspect
     from weightsmith.cli.perplexity import perplexity
+    from weightsmith.cli.sweep import sweep
     from weightsmith.cli.verify import verify
     from weightsmith.operators.registry import operators
 
@@ -38,6 +39,7 @@ def build() -> typer.Typer:
     app.command("extract-lora")(extract_lora)
     app.command("inspect")(inspect)
     app.command("perplexity")(perplexity)
+    app.command("sweep")(sweep)
     app.command("verify")(verify)
     return app
 
