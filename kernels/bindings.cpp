@@ -9,6 +9,7 @@
 #include <array>
 #include <stdexcept>
 
+#include "draws/bindings.hpp"
 #include "elementwise/cpu.hpp"
 #include "ternary_gemm/bindings.hpp"
 #include "trit_fit/bindings.hpp"
@@ -85,6 +86,8 @@ NB_MODULE(_native, m) {
     m.def("isas", &ew::isas);
     m.def("use_isa", &ew::use_isa);
 
+    nb::module_ draws = m.def_submodule("draws");
+    bind_draws(draws);
     nb::module_ trit_fit = m.def_submodule("trit_fit");
     bind_trit_fit(trit_fit);
     nb::module_ ternary_gemm = m.def_submodule("ternary_gemm");

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import weightsmith as package
 from weightsmith.checkpoint.layout import INDEX, shard_by_size
 from weightsmith.header import Header, TensorSpec, header_length, parse_header
 
@@ -152,6 +153,20 @@ def weightsmith(*arguments: object, **options: Any) -> subprocess.CompletedProce
     return subprocess.run(
         command, capture_output=True, env=environment(), timeout=120, check=False, **options
     )
+
+
+def call(command: str, source: str, *options: object, target: str = "out") -> Tensors:
+    """What a command with one input writes, by its Python function: it needs no process.
+
+    Options are pairs of a flag and a value; a flag that comes again has several values.
+    """
+    given: dict[str, list[Any]] = {}
+    for flag, value in zip(options[::2], options[1::2], strict=True):
+        given.setdefault(str(flag).removeprefix("--").replace("-", "_"), []).append(value)
+    parameters = {n: v[0] if len(v) == 1 else [*map(str, v)] for n, v in given.items()}
+    function = getattr(package, command)
+    function(source, output=target, force=True, **parameters)
+    return read(Path(target))
 
 
 def assert_fails(done: subprocess.CompletedProcess[bytes], code: int, *fragments: str) -> None:

@@ -1,5 +1,6 @@
 """What tensors are called in the model families, where names are all there is to go by."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -92,3 +93,16 @@ DECODERS: Mapping[str, Decoder] = {
     "qwen2": _LLAMA,
     "qwen3": replace(_LLAMA, inner=("self_attn.q_norm", "self_attn.k_norm")),
 }
+
+
+_LAYER = re.compile(r"\.([0-9]{1,9})\.")
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor belongs to: the first number in its name.
+
+    >>> layer_of("model.layers.3.mlp.experts.7.up_proj.weight")
+    3
+    """
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None

@@ -1,16 +1,17 @@
 """Speed and memory of weightsmith, with cp and the peers in the same run.
 
-Usage: bench.py [--work DIR] [--rounds N] [--patience SECONDS] [--no-large] [--no-peer]
+Usage: bench.py [--work DIR] [--rounds N] [--patience SECONDS] [--no-large] [--no-peer] [--only REGEX]
 
 Writes three checkpoints of 3.0 GB in Llama's layout, measures every case once a round, does the
-graft again at three times the size, counts wrong elements, holds timber's work on a matrix against a
-full SVD (decomposition.py, which also runs alone), and prints Markdown. No bar is an
-assertion. The work directory must be new or empty, and is removed at the end.
+graft again at three times the size, counts wrong elements, runs the benchmarks of single parts
+(PARTS, which also run alone), and prints Markdown. No bar is an assertion. The work directory must
+be new or empty, and is removed at the end.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from measure import CommandFailed, Measurement, environment, evict, measure, pre
 ROOT = HERE.parents[1]
 PEER = "mergekit==0.1.5"
 LARGE_ROUNDS = 3
+# Single parts of the work in memory: timber on a matrix, the fits of ptqtp.
+PARTS = ("decomposition.py", "tritfit.py")
 LAYERS_FACTOR = (
     65 / 16
 )  # the embeddings do not grow: this makes the checkpoint three times as large
@@ -44,21 +47,23 @@ def main() -> None:
     if not has_room(work, 7, options.layers):
         sys.exit("too little room on the disk")
     try:
-        write_checkpoints(work, ("base", "instruct", "tuned"), options.layers)
         mergekit = peer.parent / "mergekit-yaml" if peer else None
-        cases = list(small_cases(work, python, mergekit))
+        every = small_cases(work, python, mergekit)
+        cases = [case for case in every if re.search(options.only, case.name)]
+        needed = {path.name for case in cases for path in case.inputs}
+        write_checkpoints(work, tuple(sorted(needed)), options.layers)
         measured |= run_rounds(cases, work, options.rounds, options.patience)
-        wrong = exactness(work, cases)
-        if not options.no_large:
+        wrong = exactness(work, cases) if any(case.keep for case in cases) else ""
+        if not options.no_large and not options.only:
             measured |= run_large(work / "large", python, options)
-        spectra = decomposition(min(LARGE_ROUNDS, options.rounds))
+        parts = [alone(script, min(LARGE_ROUNDS, options.rounds)) for script in PARTS]
     finally:
         remove(work)
     results = report.Results(measured)
     after = report.commit()
     print(report.conditions(ROOT, python, peer))
     print(f"- commit: {before}" + ("" if after == before else f", at the end {after}"))
-    print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}\n\n{spectra}")
+    print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}\n\n" + "\n\n".join(parts))
 
 
 def install_peer(directory: Path) -> Path | None:
@@ -169,17 +174,17 @@ def exactness(work: Path, cases: list[Case]) -> str:
     return "\n".join(lines)
 
 
-def decomposition(rounds: int) -> str:
-    """Timber's work on a matrix against the method of its authors' script."""
-    say("timber against a full SVD")
+def alone(script: str, rounds: int) -> str:
+    """What a benchmark of one part prints, which runs in a process of its own."""
+    say(script)
     done = subprocess.run(
-        [sys.executable, HERE / "decomposition.py", str(rounds)],
+        [sys.executable, HERE / script, str(rounds)],
         check=False,
         capture_output=True,
         text=True,
         env=environment(),
     )
-    return done.stdout if done.returncode == 0 else f"timber failed: {done.stderr[-2000:]}"
+    return done.stdout if done.returncode == 0 else f"{script} failed: {done.stderr[-2000:]}"
 
 
 def say(text: str) -> None:
@@ -201,6 +206,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--no-large", action="store_true", help="leave out the 9 GB checkpoints")
     parser.add_argument("--no-peer", action="store_true", help="leave out mergekit")
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="cases with this in their names; no large ones"
+    )
     return parser.parse_args()
 
 

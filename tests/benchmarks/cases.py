@@ -9,6 +9,7 @@ from measure import Command
 HERE = Path(__file__).resolve().parent
 LAMBDA = "0.8"
 MEMORY = 700e6
+PROJECTION_WEIGHTS = 16 * 60_817_408  # of a layer of synthetic.py: what memristor puts on devices
 
 # Rows that others are held against.
 COPY = "cp"
@@ -19,6 +20,9 @@ MERGEKIT = "mergekit linear"
 PLAIN = "MI's method"
 SMALL = "graft -o dir"
 LARGE = "graft -o dir, three times the size"
+NORMAL = "torch normal_, as many values as weights on devices"
+START_NORMAL = "start-up: torch"
+START_MEMRISTOR = "start-up: memristor --dry-run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class Bars:
         plain: how many times faster than MI's method, imports included.
         wall: seconds.
         anonymous: bytes.
+        normal: wall time for each draw in that of NORMAL, start-ups taken off.
+        draws: normal deviates for each weight on devices.
     """
 
     copy: float | None = None
@@ -40,6 +46,8 @@ class Bars:
     plain: float | None = None
     wall: float | None = None
     anonymous: float | None = None
+    normal: float | None = None
+    draws: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +123,15 @@ def small_cases(work: Path, python: Path, mergekit: Path | None) -> Iterator[Cas
         startup=START_GRAFT,
         bars=Bars(against=COPY),
     )
+    yield from memristor_cases(tool, python, base)
+    yield Case(
+        name="ptqtp -o dir",
+        pipeline=((tool, "ptqtp", base, "-q", "-o", target),),
+        inputs=(base,),
+        rehearsal=rehearsal,
+        rounds=2,
+        bars=Bars(against=SYNCED, anonymous=MEMORY),
+    )
     yield Case(
         name=START_INTERPOLATE,
         pipeline=((*interpolate, "--dry-run"),),
@@ -156,6 +173,35 @@ def small_cases(work: Path, python: Path, mergekit: Path | None) -> Iterator[Cas
             rounds=2,
             keep="mergekit",
         )
+
+
+def memristor_cases(tool: Path, python: Path, model: Path) -> Iterator[Case]:
+    """Noise on every projection, against the mere drawing of so many numbers."""
+    memristor = (tool, "memristor", model, "-q")
+    imports = (python, "-c", "import torch")
+    for device, draws in (("gaussian", 1), ("pcm", 2)):
+        yield Case(
+            name=f"memristor --device {device} > file",
+            pipeline=((*memristor, "--device", device),),
+            inputs=(model,),
+            redirect=True,
+            rehearsal=(*memristor, "--dry-run"),
+            startup=START_MEMRISTOR,
+            bars=Bars(normal=4.0, draws=draws, anonymous=MEMORY),
+        )
+    yield Case(
+        name=NORMAL,
+        pipeline=((python, HERE / "normal.py", str(PROJECTION_WEIGHTS)),),
+        rehearsal=imports,
+        startup=START_NORMAL,
+    )
+    yield Case(name=START_NORMAL, pipeline=(imports,), rehearsal=imports)
+    yield Case(
+        name=START_MEMRISTOR,
+        pipeline=((*memristor, "--dry-run"),),
+        inputs=(model,),
+        rehearsal=(*memristor, "--dry-run"),
+    )
 
 
 def large_case(work: Path, python: Path) -> Case:

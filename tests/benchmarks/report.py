@@ -102,6 +102,9 @@ class Results:
             if factor is not None and speedup is not None:
                 bar = f"at least {factor:g} x as fast as {peer}"
                 yield Verdict(speedup >= factor, bar, f"{speedup:.1f} x")
+        if bars.normal is not None and (ratio := self._to_normal(case)) is not None:
+            bar = f"at most {bars.normal:g} x the time of torch's normal_ for each draw"
+            yield Verdict(ratio <= bars.normal, bar, f"{ratio:.2f} x")
         if bars.wall is not None:
             wall = self._walls[case.name]
             bar = f"under {bars.wall * 1000:.0f} ms"
@@ -127,6 +130,14 @@ class Results:
             return None
         startup = self._walls.get(case.startup, 0.0) if case.startup else 0.0
         return (self._walls[case.name] - startup) / self._walls[copy]
+
+    def _to_normal(self, case: Case) -> float | None:
+        """Wall time for each draw in that of torch's, both without start-up."""
+        if cases.NORMAL not in self._walls:
+            return None
+        drawing = self._walls[cases.NORMAL] - self._walls.get(cases.START_NORMAL, 0.0)
+        startup = self._walls.get(case.startup, 0.0) if case.startup else 0.0
+        return (self._walls[case.name] - startup) / (drawing * case.bars.draws)
 
     def _speedup(self, case: Case, peer: str) -> float | None:
         if case.bars.mergekit is None or peer not in self._walls:

@@ -70,3 +70,15 @@ def test_timber_holds_ten_matrices(here: Path) -> None:
     room = 40 * side**2
     options = ("--memory", room, "-o", "out.safetensors")
     assert peak_anonymous("timber", *models, *options) < room + 250 * MB
+
+
+@pytest.mark.slow
+def test_memristor_holds_no_tensor(here: Path) -> None:
+    """A tensor of 200 MB, and one twice as large, pass through the same few megabytes."""
+    peaks = []
+    for rows in (50_000, 100_000):
+        write_noise(Path("model.safetensors"), {"layers.0.up_proj.weight": (rows, 2000)}, 0)
+        options = ("--device", "pcm", "--copies", 2, "-o", "out.safetensors", "--force")
+        peaks.append(peak_anonymous("memristor", "model.safetensors", *options))
+    assert peaks[0] < 150 * MB
+    assert abs(peaks[1] - peaks[0]) < 0.1 * peaks[0]

@@ -21,11 +21,16 @@ def problem(out: int = 24, columns: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 def plain(weights: np.ndarray, hessian: np.ndarray, encoding: TritEncoding) -> np.ndarray:
     """GPTQ by the book, one column after the other, float64."""
-    importance = np.diagonal(hessian).copy()
+    order = np.argsort(-np.diagonal(hessian), kind="stable")
+    importance = np.empty(len(hessian), np.float32)
+    for count, j in enumerate(order):
+        # What the columns after j, which are free, cannot make up for.
+        rest = hessian[np.ix_(order[count:], order[count:])].astype(np.float64)
+        importance[j] = 1 / np.linalg.inv(rest)[0, 0]
     scales = fit_scales(weights, encoding, importance)[0]
     inverse = np.linalg.inv(hessian.astype(np.float64))
     left, result = weights.astype(np.float64), np.empty_like(weights)
-    for j in np.argsort(-importance, kind="stable"):
+    for j in order:
         levels = reference.levels_of(np.ascontiguousarray(scales[:, j // encoding.group].T))
         result[:, j] = reference._nearest(levels, left[:, j].astype(np.float32))[0]
         left -= np.outer((left[:, j] - result[:, j]) / inverse[j, j], inverse[j])

@@ -27,7 +27,9 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         parameters = {name: given[name] for name in own if given[name] not in (None, [])}
         addresses = _addresses(operator.inputs, given)
         try:
-            settings = settings_from(given)
+            # An operator's own --device is no setting of the engine.
+            shared = {name: value for name, value in given.items() if name not in own}
+            settings = settings_from(shared)
             outcome = execute(
                 operator(**parameters),
                 addresses,

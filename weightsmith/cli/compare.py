@@ -44,7 +44,7 @@ def compare(
       weightsmith compare base/ instruct/
       weightsmith compare base/ tuned/ --spectrum --plot gap.html
     """
-    _check_plot(plot, force=force)
+    check_plot(plot, PLOTS, force=force)
     selection = Selection(tuple(select), tuple(exclude))
     screen = Screen(
         "compare",
@@ -63,7 +63,7 @@ def compare(
     if plot is not None:
         from weightsmith.report.page import render
 
-        _write(plot, render(comparison, plot.suffix.lower()))
+        write_plot(plot, render(comparison, plot.suffix.lower()))
     if as_json:
         print(json.dumps(comparison.facts(), ensure_ascii=False))
     elif not quiet:
@@ -73,12 +73,12 @@ def compare(
             print(line)
 
 
-def _check_plot(plot: Path | None, *, force: bool) -> None:
+def check_plot(plot: Path | None, endings: tuple[str, ...], *, force: bool) -> None:
     """All that can be wrong with --plot, before hours of work."""
     if plot is None:
         return
-    if plot.suffix.lower() not in PLOTS:
-        raise UsageError(f"--plot {plot}", expected=f"a name that ends in {', '.join(PLOTS)}")
+    if plot.suffix.lower() not in endings:
+        raise UsageError(f"--plot {plot}", expected=f"a name that ends in {', '.join(endings)}")
     if not plot.absolute().parent.is_dir():
         raise UsageError("no such directory", file=plot.parent)
     if plot.exists() and not (force and plot.is_file()):
@@ -88,7 +88,7 @@ def _check_plot(plot: Path | None, *, force: bool) -> None:
     require_matplotlib()
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_plot(path: Path, content: bytes) -> None:
     """Appear whole or not at all."""
     from weightsmith.checkpoint.workspace import write_errors
 

@@ -6,29 +6,9 @@ from typing import Annotated
 
 import typer
 
-from weightsmith.cli.options import Quiet
+from weightsmith.cli.options import Act, Quiet, check_act
 from weightsmith.cli.perplexity import Threads, limit_threads
 from weightsmith.engine.settings import parse_dtype
-from weightsmith.errors import UsageError
-
-Act = Annotated[
-    str,
-    typer.Option(
-        "--act", metavar="int8|int16|float32", help="What packed layers round activations to."
-    ),
-]
-
-
-def check_act(act: str) -> str:
-    """The value of --act.
-
-    Raises:
-        UsageError: it is another word.
-    """
-    if act not in ("int8", "int16", "float32"):
-        raise UsageError(f"--act {act}", expected="int8, int16 or float32")
-    return act
-
 
 def generate(
     model: Annotated[

@@ -36,6 +36,25 @@ Exclude = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the target.")]
 
+Act = Annotated[
+    str,
+    typer.Option(
+        "--act", metavar="int8|int16|float32", help="What packed layers round activations to."
+    ),
+]
+
+
+def check_act(act: str) -> str:
+    """The value of --act.
+
+    Raises:
+        UsageError: it is another word.
+    """
+    if act not in ("int8", "int16", "float32"):
+        raise UsageError(f"--act {act}", expected="int8, int16 or float32")
+    return act
+
+
 _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
     "output": (
         Annotated[

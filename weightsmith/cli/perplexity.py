@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from weightsmith.cli.options import Json, Quiet
+from weightsmith.cli.options import Act, Json, Quiet, check_act
 from weightsmith.cli.screen import Screen
 from weightsmith.engine.settings import available_cpus, parse_dtype
 from weightsmith.errors import printable
@@ -40,6 +40,7 @@ def perplexity(
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.")
     ] = "cpu",
+    act: Act = "int16",
     jobs: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -60,6 +61,7 @@ def perplexity(
     from weightsmith.inference.tokens import read_text
 
     kind = DTYPES[parse_dtype(dtype) or "F32"].torch_name
+    check_act(act)
     content = read_text(text)
     require_transformers()
     limit_threads(jobs)
@@ -78,6 +80,7 @@ def perplexity(
             tokens=tokens,
             dtype=kind,
             device=device,
+            act=act,
             tick=screen.observer.tick,
         )
     finally:

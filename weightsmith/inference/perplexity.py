@@ -86,6 +86,7 @@ def perplexity(
     tokens: int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    act: str = "int16",
     tick: Callable[[int], None] = lambda _: None,
 ) -> Result:
     """Score a text window by window; the sums over tokens are in float64.
@@ -98,6 +99,7 @@ def perplexity(
         stride: tokens from window to window; the window itself unless given.
         tokens: how many tokens of the text to read; all unless given.
         dtype, device: where a directory is loaded, as torch names them.
+        act: what packed layers of a directory round activations to.
         tick: told how many bytes of the text each window has scored.
 
     Raises:
@@ -111,7 +113,7 @@ def perplexity(
     list(windows(1, window, step))  # before minutes of loading
     if tokens is not None and tokens < 2:
         raise UsageError(f"--tokens {tokens}", expected="2 or more")
-    child = model if isinstance(model, Loaded) else load(model, dtype=dtype, device=device)
+    child = model if isinstance(model, Loaded) else load(model, dtype=dtype, device=device, act=act)
     parent = (
         load(against, dtype=dtype, device=device) if isinstance(against, str | Path) else against
     )

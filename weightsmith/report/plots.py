@@ -19,7 +19,7 @@ _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LONGEST_LABEL = 48
 _MOST_TICKS = 32
 # A fixed salt and no date: same comparison, same bytes. Names are no formulas, whatever is in them.
-_STYLE: Any = {
+STYLE: Any = {
     "svg.hashsalt": "weightsmith",
     "text.parse_math": False,
     "font.size": 9,
@@ -38,7 +38,7 @@ def draw(comparison: Comparison, kind: str) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         rows, layers, cells = _grid(comparison)
         spectra = [each for each in comparison.tensors if each.spectra and each.sums.square_delta]
         height = max(3.2, 0.26 * len(rows) + 1.6)

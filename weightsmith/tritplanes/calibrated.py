@@ -3,8 +3,9 @@
 For inputs x with second moments H = mean x x^T, a row w and its approximation v cost
 (w - v) H (w - v)^T. GPTQ (arXiv 2210.17323) quantises column by column, the heaviest first,
 and moves each column's error onto those still to come; here every column takes the nearest of the
-levels that its group's scales span. The scales are fitted before, weighted by the diagonal of H:
-scales that follow the moved weights measured worse (docs/ptqtp.md).
+levels that its group's scales span. The scales are fitted before, each column weighted by what an
+error in it still costs when the columns after it have made up for it as well as they can:
+1 / U_jj^2 with H^-1 = U^T U. Scales that follow the moved weights measured worse (docs/ptqtp.md).
 """
 
 from __future__ import annotations
@@ -73,10 +74,11 @@ def feedback(
         OverflowError: scales are too large for float16.
     """
     rows, columns = weights.shape
-    importance = np.diagonal(hessian).copy()
-    scales, choice, iterations = fit_scales(weights, encoding, importance, starts)
-    order = np.argsort(-importance, kind="stable")
+    order = np.argsort(-np.diagonal(hessian), kind="stable")
     factor = inverse_factor(np.ascontiguousarray(hessian[np.ix_(order, order)]))
+    importance = np.empty(columns, np.float32)
+    importance[order] = np.diagonal(factor) ** -2
+    scales, choice, iterations = fit_scales(weights, encoding, importance, starts)
     group_of = (order // encoding.group).astype(np.int32)
     left = torch.from_numpy(np.ascontiguousarray(weights[:, order]))
     trits = np.empty((rows, encoding.planes, columns), np.int8)

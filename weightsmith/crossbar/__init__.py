@@ -1,0 +1,1 @@
+"""Weights on analog devices: scales, cells, faults and one pass from programming to read-back."""
