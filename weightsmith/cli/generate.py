@@ -10,6 +10,7 @@ from weightsmith.cli.options import Act, Quiet, check_act
 from weightsmith.cli.perplexity import Threads, limit_threads
 from weightsmith.engine.settings import parse_dtype
 
+
 def generate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="a checkpoint directory", show_default=False)
