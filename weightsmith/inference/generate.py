@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weightsmith.errors import UsageError
-from weightsmith.inference.model import Loaded
+from weightsmith.inference.model import Loaded, step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,9 +95,8 @@ def generate(
     for _ in range(limit):
         begin = time.perf_counter()
         with torch.inference_mode():
-            out = model(given, past_key_values=past, use_cache=True, logits_to_keep=1)
-            token = _choose(out.logits[0, -1].float().cpu(), sampling, generator)
-        past = out.past_key_values
+            logits, past = step(model, given, past)
+            token = _choose(logits[0, -1].float().cpu(), sampling, generator)
         taken = time.perf_counter() - begin
         if speed.generated:
             speed.decode += taken

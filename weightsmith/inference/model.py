@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Iterator
@@ -84,6 +85,24 @@ def set_act(model: Any, act: str) -> None:
     for layer in model.modules():
         if isinstance(layer, TernaryLinear | Int8Linear):
             layer.act = act
+
+
+def step(model: Any, ids: Any, cache: Any) -> tuple[Any, Any]:
+    """One forward pass that goes on from a cache of keys and values.
+
+    Args:
+        model: of transformers.
+        ids: tokens [batch, n] after those in the cache.
+        cache: what an earlier step returned, or None.
+
+    Returns:
+        Logits [batch, 1, vocabulary] after the last token, and the cache with all of them.
+    """
+    # transformers 5.24 has renamed it.
+    known = inspect.signature(model.forward).parameters
+    name = "cache" if "cache" in known else "past_key_values"
+    out = model(ids, **{name: cache}, use_cache=True, logits_to_keep=1)
+    return out.logits[:, -1:], getattr(out, name)
 
 
 def load_tokenizer(address: str | Path) -> Any:
