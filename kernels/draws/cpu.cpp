@@ -5,8 +5,8 @@
 #include "cpu.hpp"
 
 #include <cmath>
-#include <stdexcept>
 
+#include "../choice.hpp"
 #include "../dtypes.hpp"
 
 namespace weightsmith::draws {
@@ -129,38 +129,25 @@ WS_TARGET(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,pref
 std::vector<Isa> available() {
     std::vector<Isa> found{{"baseline", bits_baseline, normals_baseline}};
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", bits_avx2, normals_avx2});
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found.push_back({"avx512", bits_avx512, normals_avx512});
+    if (has_avx2()) found.push_back({"avx2", bits_avx2, normals_avx2});
+    if (has_avx512()) found.push_back({"avx512", bits_avx512, normals_avx512});
 #endif
     return found;
 }
 
-Isa& current() {
-    static Isa isa = available().back();
-    return isa;
+Choice<Isa>& choice() {
+    static Choice<Isa> chosen{available()};
+    return chosen;
 }
 
 }  // namespace
 
-void bits(std::uint32_t* out, Position at) { current().bits(out, at); }
+void bits(std::uint32_t* out, Position at) { choice().current().bits(out, at); }
 
-void normals(float* out, Position at) { current().normals(out, at); }
+void normals(float* out, Position at) { choice().current().normals(out, at); }
 
-std::vector<std::string> isas() {
-    std::vector<std::string> names;
-    for (const Isa& isa : available()) names.emplace_back(isa.name);
-    return names;
-}
+std::vector<std::string> isas() { return choice().names(); }
 
-void use_isa(const std::string& name) {
-    for (const Isa& isa : available())
-        if (name == isa.name) {
-            current() = isa;
-            return;
-        }
-    throw std::invalid_argument("this CPU cannot run " + name);
-}
+void use_isa(const std::string& name) { choice().use(name); }
 
 }  // namespace weightsmith::draws

@@ -25,13 +25,13 @@ def _philox(first_row: int, rows: int, quads: int, key: int) -> list[Words]:
     b = np.broadcast_to(row.astype(np.uint32), a.shape)
     c = np.broadcast_to((row >> np.uint64(32)).astype(np.uint32), a.shape)
     d = np.zeros_like(a)
-    k, l = key & 0xFFFFFFFF, key >> 32  # noqa: E741 - the paper's two key words
+    k0, k1 = key & 0xFFFFFFFF, key >> 32
     for _ in range(_ROUNDS):
         p = a.astype(np.uint64) * np.uint64(0xD2511F53)
         q = c.astype(np.uint64) * np.uint64(0xCD9E8D57)
-        a, b = (q >> np.uint64(32)).astype(np.uint32) ^ b ^ np.uint32(k), q.astype(np.uint32)
-        c, d = (p >> np.uint64(32)).astype(np.uint32) ^ d ^ np.uint32(l), p.astype(np.uint32)
-        k, l = (k + 0x9E3779B9) & 0xFFFFFFFF, (l + 0xBB67AE85) & 0xFFFFFFFF  # noqa: E741
+        a, b = (q >> np.uint64(32)).astype(np.uint32) ^ b ^ np.uint32(k0), q.astype(np.uint32)
+        c, d = (p >> np.uint64(32)).astype(np.uint32) ^ d ^ np.uint32(k1), p.astype(np.uint32)
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return [a, b, c, d]
 
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../choice.hpp"
 #include "../dtypes.hpp"
 
 namespace weightsmith::elementwise {
@@ -196,17 +197,15 @@ WS_TARGET(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,pref
 std::vector<Isa> available() {
     std::vector<Isa> found{{"baseline", compute_baseline, count_baseline}};
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", compute_avx2, count_avx2});
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found.push_back({"avx512", compute_avx512, count_avx512});
+    if (has_avx2()) found.push_back({"avx2", compute_avx2, count_avx2});
+    if (has_avx512()) found.push_back({"avx512", compute_avx512, count_avx512});
 #endif
     return found;
 }
 
-Isa& current() {
-    static Isa isa = available().back();
-    return isa;
+Choice<Isa>& choice() {
+    static Choice<Isa> chosen{available()};
+    return chosen;
 }
 
 }  // namespace
@@ -222,7 +221,7 @@ std::size_t width(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
 
 std::size_t compute(Formula formula, Output out, std::size_t n, const Input* inputs,
                     const float* coefficients) {
-    return current().compute(formula, out, n, inputs, coefficients);
+    return choice().current().compute(formula, out, n, inputs, coefficients);
 }
 
 void exclusive_or(unsigned char* out, const unsigned char* a, const unsigned char* b,
@@ -241,22 +240,11 @@ Specials parse_specials(const std::string& name) {
 }
 
 Nonfinite count_nonfinite(const unsigned char* data, std::size_t n, Specials specials) {
-    return current().count(data, n, specials);
+    return choice().current().count(data, n, specials);
 }
 
-std::vector<std::string> isas() {
-    std::vector<std::string> names;
-    for (const Isa& isa : available()) names.emplace_back(isa.name);
-    return names;
-}
+std::vector<std::string> isas() { return choice().names(); }
 
-void use_isa(const std::string& name) {
-    for (const Isa& isa : available())
-        if (name == isa.name) {
-            current() = isa;
-            return;
-        }
-    throw std::invalid_argument("this CPU cannot run " + name);
-}
+void use_isa(const std::string& name) { choice().use(name); }
 
 }  // namespace weightsmith::elementwise

@@ -5,8 +5,8 @@
 
 #include <cmath>
 #include <cstring>
-#include <stdexcept>
 
+#include "../choice.hpp"
 #include "../dtypes.hpp"
 
 #if defined(__x86_64__)
@@ -52,7 +52,7 @@ struct Named {
 std::vector<Named> available() {
     std::vector<Named> found{{"scalar", &scalar::path}};
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+    if (has_avx2() && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c")) {
         found.push_back({"avx2-psignb", &avx2_psignb::path});
         found.push_back({"avx2-maddubs", &avx2_maddubs::path});
@@ -67,28 +67,17 @@ std::vector<Named> available() {
     return found;
 }
 
-const Path*& chosen() {
-    static const Path* path = available().back().path;
-    return path;
+Choice<Named>& choice() {
+    static Choice<Named> chosen{available()};
+    return chosen;
 }
 
 }  // namespace
 
-const Path& current() { return *chosen(); }
+const Path& current() { return *choice().current().path; }
 
-std::vector<std::string> paths() {
-    std::vector<std::string> names;
-    for (const Named& each : available()) names.emplace_back(each.name);
-    return names;
-}
+std::vector<std::string> paths() { return choice().names(); }
 
-void use_path(const std::string& name) {
-    for (const Named& each : available())
-        if (name == each.name) {
-            chosen() = each.path;
-            return;
-        }
-    throw std::invalid_argument("this CPU cannot run " + name);
-}
+void use_path(const std::string& name) { choice().use(name); }
 
 }  // namespace weightsmith::ternary

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <cstring>
 #include <new>
-#include <stdexcept>
 
+#include "../choice.hpp"
 #include "../dtypes.hpp"
 
 namespace weightsmith::trit_fit {
@@ -54,52 +54,39 @@ struct Isa {
 std::vector<Isa> available() {
     std::vector<Isa> found{WS_ISA(baseline)};
 #if defined(WS_X86_TARGETS)
-    if (__builtin_cpu_supports("avx2")) found.push_back(WS_ISA(avx2));
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found.push_back(WS_ISA(avx512));
+    if (has_avx2()) found.push_back(WS_ISA(avx2));
+    if (has_avx512()) found.push_back(WS_ISA(avx512));
 #endif
     return found;
 }
 
-Isa& current() {
-    static Isa isa = available().back();
-    return isa;
+Choice<Isa>& choice() {
+    static Choice<Isa> chosen{available()};
+    return chosen;
 }
 
 }  // namespace
 
 Fitted fit(float* scales, std::uint8_t* ratio, const float* weights, const float* importance,
            Shape shape, Ratios ratios, int starts) {
-    return current().fit(scales, ratio, weights, importance, shape, ratios, starts);
+    return choice().current().fit(scales, ratio, weights, importance, shape, ratios, starts);
 }
 
 Assigned assign(std::int8_t* trits, const float* weights, const float* scales, Shape shape) {
-    return current().assign(trits, weights, scales, shape);
+    return choice().current().assign(trits, weights, scales, shape);
 }
 
 double algorithm1_step(double* scales, std::int8_t* trits, const float* weights, Shape shape) {
-    return current().step(scales, trits, weights, shape);
+    return choice().current().step(scales, trits, weights, shape);
 }
 
 void feedback(std::int8_t* trits, float* error, float* weights, const float* factor,
               const float* scales, const std::int32_t* group_of, Shape shape, std::size_t groups) {
-    current().feedback(trits, error, weights, factor, scales, group_of, shape, groups);
+    choice().current().feedback(trits, error, weights, factor, scales, group_of, shape, groups);
 }
 
-std::vector<std::string> isas() {
-    std::vector<std::string> names;
-    for (const Isa& isa : available()) names.emplace_back(isa.name);
-    return names;
-}
+std::vector<std::string> isas() { return choice().names(); }
 
-void use_isa(const std::string& name) {
-    for (const Isa& isa : available())
-        if (name == isa.name) {
-            current() = isa;
-            return;
-        }
-    throw std::invalid_argument("this CPU cannot run " + name);
-}
+void use_isa(const std::string& name) { choice().use(name); }
 
 }  // namespace weightsmith::trit_fit

@@ -127,7 +127,6 @@ def test_pack(columns: int, planes: int) -> None:
     for kernel in (reference, native):
         # Part of a wider row, as in the file.
         room = np.full((9, planes * width + 7), 7, np.uint8)
-        view = room[:, : planes * width].reshape(9, planes, width)
         view = np.lib.stride_tricks.as_strided(
             room, (9, planes, width), (room.strides[0], width, 1)
         )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from weightsmith.kernels.trit_fit import reference
+from weightsmith.kernels.trit_fit.levels import levels_of, nearest
 
 from weightsmith.tritplanes import rows
 from weightsmith.tritplanes.calibrated import damped, feedback, inverse_factor, output_error
@@ -31,8 +31,8 @@ def plain(weights: np.ndarray, hessian: np.ndarray, encoding: TritEncoding) -> n
     inverse = np.linalg.inv(hessian.astype(np.float64))
     left, result = weights.astype(np.float64), np.empty_like(weights)
     for j in order:
-        levels = reference.levels_of(np.ascontiguousarray(scales[:, j // encoding.group].T))
-        result[:, j] = reference._nearest(levels, left[:, j].astype(np.float32))[0]
+        levels = levels_of(np.ascontiguousarray(scales[:, j // encoding.group].T))
+        result[:, j] = nearest(levels, left[:, j].astype(np.float32))[0]
         left -= np.outer((left[:, j] - result[:, j]) / inverse[j, j], inverse[j])
         inverse -= np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
         inverse[j, j] = 1  # done with
