@@ -6,6 +6,7 @@ and fail on the shape of every packed tensor.
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -34,15 +35,23 @@ class _Finder(MetaPathFinder):
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                importlib.import_module(_OURS)
+                _import()
 
             loader.exec_module = execute_and_register
         return spec
 
 
+def _import() -> None:
+    try:
+        importlib.import_module(_OURS)
+    except ImportError as error:
+        # Who imports transformers for something else must not fail for our sake.
+        warnings.warn(f"packed checkpoints will not load: {error}", stacklevel=2)
+
+
 def register() -> None:
     """Register now if transformers is there, else when it comes."""
     if _WHERE in sys.modules:
-        importlib.import_module(_OURS)
+        _import()
     else:
         sys.meta_path.insert(0, _Finder())

@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from integers import GROUP, round_to_nearest, with_feedback
 from safetensors.torch import load_file, save_file
+from ways import WAYS, Way
+
+from weightsmith.inference.model import Loaded, load
+from weightsmith.inference.perplexity import perplexity
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "demo"), str(HERE.parent / "texts")]
-
-from integers import GROUP, round_to_nearest, with_feedback  # noqa: E402
-from ways import WAYS, Way  # noqa: E402
-
-from weightsmith.inference.model import Loaded, load  # noqa: E402
-from weightsmith.inference.perplexity import perplexity  # noqa: E402
-
 TEXTS = ("emma", "policy")
 CALIBRATION = 16384
 WINDOW = 1024
@@ -66,9 +63,8 @@ def weightsmith(*arguments: object) -> dict[str, Any]:
 def prepare(work: Path) -> None:
     """The model, the texts, the rotated model, and statistics of both."""
     if not (work / "model").exists():
-        from fetch import fetch
-
-        fetch(work / "model")
+        script = HERE.parent / "demo" / "fetch.py"
+        subprocess.run([sys.executable, script, work / "model"], check=True)
     if not (work / "texts").exists():
         script = HERE.parent / "texts" / "fetch_texts.py"
         subprocess.run([sys.executable, script, work / "texts"], check=True)
@@ -91,7 +87,7 @@ def score(work: Path, way: Way, parent: Loaded, tokens: int) -> dict[str, Any]:
         stats = work / f"stats-{source}"
         options = [stats if option == "STATS" else option for option in way.options]
         packed = weightsmith("ptqtp", work / source, *options, "--dry-run", "-o", work / "none")
-        bits = float(packed["summary"][0].partition(" at ")[2].split()[0])
+        bits = float(packed["summary"][0].partition("stored at ")[2].split()[0])
         dense = ("--format", "dense", "-o", target)
         weightsmith("ptqtp", work / source, *options, *dense)
     else:

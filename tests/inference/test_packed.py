@@ -140,6 +140,14 @@ def test_import_weightsmith_is_enough_in_any_order(tmp_path: Path) -> None:
         assert done.stdout.strip() == "TernaryLinear", done.stderr
 
 
+def test_transformers_comes_though_the_plug_in_does_not(tmp_path: Path) -> None:
+    code = "import weightsmith.autoload as a; a._OURS = 'no_such_module'; "
+    code += "import transformers.quantizers.auto as t; print(t.AutoHfQuantizer.__name__)"
+    done = in_a_new_process(code, tmp_path)
+    assert done.stdout.strip() == "AutoHfQuantizer", done.stderr
+    assert "packed checkpoints will not load: No module named 'no_such_module'" in done.stderr
+
+
 def test_trust_remote_code_is_enough(tmp_path: Path) -> None:
     packed, _ = write_pair(tmp_path)
     code = LOAD.format(str(packed), ", trust_remote_code=True") + SHOW

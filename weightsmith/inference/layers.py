@@ -131,7 +131,6 @@ class Layers:
         layer, linear = self._layers[index], self.linears(index)
         for name, tensor in layer.state_dict().items():
             full = f"{self._stack}{index}.{name}"
-            self._spec(full, tensor)
             if tensor.dim() > 1 and full not in linear:
                 raise UsageError(
                     "only linear layers can be calibrated",
@@ -141,6 +140,7 @@ class Layers:
                     got=f"a tensor of {tensor.dim()} dimensions, such as fused experts or a "
                     "transposed layer",
                 )
+            self._spec(full, tensor)
 
     def _spec(self, name: str, tensor: Tensor) -> Any:
         spec = self._source.header.by_name.get(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from weightsmith.errors import InvalidFile, WeightsmithError
+from weightsmith.errors import WeightsmithError
 from weightsmith.operators.unit import Block, Unit
 from weightsmith.tritplanes.encoding import Encoding, TritEncoding
 
@@ -75,12 +75,9 @@ def dense(rows: Rows, encoding: Encoding | None, name: str) -> NDArray[np.float3
     """
     if encoding is None:
         return rows.source.float32()
-    from weightsmith.tritplanes.rows import InvalidRows, decode
+    from weightsmith.operators.arithmetic.quantizing import decode
 
-    try:
-        return decode(encoding, packed(rows, encoding))
-    except InvalidRows as error:
-        raise InvalidFile(f"{error}", tensor=name) from None
+    return decode(rows.source, encoding, name)
 
 
 def packed(rows: Rows, encoding: Encoding) -> NDArray[np.uint8]:

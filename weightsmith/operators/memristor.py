@@ -12,7 +12,9 @@ from weightsmith.errors import UsageError
 from weightsmith.families import TRANSPOSED
 from weightsmith.header import TensorSpec
 from weightsmith.operators.analog import Job
+from weightsmith.operators.configuration import config_of
 from weightsmith.operators.delta import refuse_delta
+from weightsmith.operators.numbers import count, natural
 from weightsmith.operators.operator import (
     Draft,
     Function,
@@ -27,15 +29,9 @@ from weightsmith.operators.operator import (
 )
 from weightsmith.operators.placement import Placement
 from weightsmith.operators.provenance import QUANTIZATION
-from weightsmith.operators.quantities import (
-    count,
-    factor,
-    layer_ranges,
-    natural,
-    probability,
-    seconds,
-)
+from weightsmith.operators.quantities import factor, layer_ranges, probability, seconds
 from weightsmith.operators.registry import register
+from weightsmith.operators.roles import family_of
 from weightsmith.selection import Values
 
 if TYPE_CHECKING:
@@ -258,7 +254,7 @@ class Memristor(Operator):
         found = []
         if self.time and self.model.drifts and self.compensate == "none":
             found.append("drift without --compensate is for the most part an error of gain")
-        family = (view.config or {}).get("model_type")
+        family = family_of(config_of(view))
         if family in TRANSPOSED:
             found.append(f"{family} stores weights [in, out]: rows and tiles run along outputs")
         return tuple(found)

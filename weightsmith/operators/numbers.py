@@ -25,6 +25,28 @@ def decimal(text: str) -> Decimal:
     return Decimal(format(normal, "f"))  # 100, not 1E+2
 
 
+def natural(text: str) -> int:
+    """Read an integer from 0 on.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError("not an integer from 0 on")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Read an integer from 1 on.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not natural(text):
+        raise ValueError("not an integer from 1 on")
+    return int(text)
+
+
 def float32(number: Decimal) -> float:
     """The nearest float32, ties to even, rounded once from the decimal.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,12 +9,18 @@ from math import sqrt
 from typing import Any, ClassVar
 
 from weightsmith.checkpoint.hessians import HessianRecord
-from weightsmith.dtypes import DTYPES, is_arithmetic
+from weightsmith.dtypes import is_arithmetic
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import TensorSpec
 from weightsmith.operators.configuration import config_of, quantization_of
 from weightsmith.operators.delta import refuse_delta
-from weightsmith.operators.numbers import decimal
+from weightsmith.operators.inventory import (
+    dense_linears,
+    reason_to_keep,
+    summary,
+    without_statistics,
+)
+from weightsmith.operators.numbers import count, decimal
 from weightsmith.operators.operator import (
     Draft,
     Function,
@@ -35,6 +40,7 @@ from weightsmith.operators.roles import Role, require_input_last, role_of
 from weightsmith.selection import Values
 from weightsmith.tritplanes import int4
 from weightsmith.tritplanes.encoding import (
+    MOST_IN_GROUP,
     MOST_PLANES,
     Encoding,
     Int8Encoding,
@@ -74,24 +80,23 @@ class Job:
 
 
 def _planes(text: str) -> int:
-    count = int(text) if text.isdecimal() else 0
-    if not 1 <= count <= MOST_PLANES:
+    if text not in map(str, range(1, MOST_PLANES + 1)):
         raise ValueError(f"not a number of planes from 1 to {MOST_PLANES}")
-    return count
+    return int(text)
 
 
 def _bits(text: str) -> int:
-    count, times, each = text.partition("x")
+    planes, times, each = text.partition("x")
     if not times or each not in ("1.58", "1.585"):
         raise ValueError("not KxB with K planes of B = 1.58 bits, such as 2x1.58")
-    return _planes(count)
+    return _planes(planes)
 
 
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if not 1 <= number <= 1 << 20:
-        raise ValueError("not a positive number")
-    return number
+def _group(text: str) -> int:
+    size = count(text)
+    if size > MOST_IN_GROUP:
+        raise ValueError(f"more than {MOST_IN_GROUP}")
+    return size
 
 
 def _share(text: str) -> Decimal:
@@ -140,7 +145,7 @@ class Ptqtp(Operator):
         "--group-size",
         "input channels that share scales",
         default="128",
-        convert=_positive,
+        convert=_group,
         metavar="N",
     )
     fit: str = option(
@@ -154,7 +159,7 @@ class Ptqtp(Operator):
         "--starts",
         "starts of the search in every group, instead of all there are",
         default=None,
-        convert=_positive,
+        convert=count,
         metavar="N",
     )
     ratio: str = option(
@@ -233,21 +238,23 @@ class Ptqtp(Operator):
             whole_model = Quantization(self.group_size, RATIOS[self.ratio], known | dict(encodings))
             patch[QUANTIZATION] = whole_model.record()
         elif self.format == "int4":
-            patch[QUANTIZATION] = int4.config(self.group_size, _dense_linears(model, encodings))
+            patch[QUANTIZATION] = int4.config(
+                self.group_size, dense_linears(model.header, encodings)
+            )
         tensors = tuple(
             plan
             for spec in model.header.tensors
             for plan in (
                 jobs[spec.name]
                 if spec.name in jobs
-                else [whole(request.output(spec), (Slot(MODEL, spec),), None, _why(spec))]
+                else [whole(request.output(spec), (Slot(MODEL, spec),), None, reason_to_keep(spec))]
             )
         )
         return Draft(
             tensors,
             config_patch=patch,
-            summary=_summary(model, encodings, tensors),
-            warnings=_warnings(hessians, encodings),
+            summary=summary(model.header, encodings, tensors),
+            warnings=without_statistics(hessians, encodings),
         )
 
     def _check(self) -> None:
@@ -419,64 +426,3 @@ def _hessians(inputs: Sequence[InputView], *, force: bool) -> dict[str, TensorSp
             remedy="weightsmith calibrate MODEL, or --force",
         )
     return {weight: stats.header.by_name[name] for weight, name in record.weights.items()}
-
-
-def _warnings(
-    hessians: Mapping[str, TensorSpec], encodings: Mapping[str, Encoding]
-) -> tuple[str, ...]:
-    bare = [
-        name
-        for name, encoding in encodings.items()
-        if isinstance(encoding, TritEncoding) and name not in hessians
-    ]
-    if not hessians or not bare:
-        return ()
-    return (f"{len(bare)} tensors have no statistics and are fitted without, such as {bare[0]}",)
-
-
-def _why(spec: TensorSpec) -> str:
-    """Why a tensor is kept."""
-    if not is_arithmetic(spec.dtype):
-        return f"{spec.dtype} is not quantised"
-    role = role_of(spec)
-    return "not selected" if role is Role.LINEAR else f"one of the {role}"
-
-
-def _dense_linears(model: InputView, encodings: Mapping[str, Encoding]) -> list[str]:
-    """Modules that compressed-tensors must leave alone: `targets` means every linear layer."""
-    kept = [
-        spec.name.removesuffix(".weight")
-        for spec in model.header.tensors
-        if spec.name not in encodings
-        and len(spec.shape) == 2
-        and spec.name.endswith(".weight")
-        and role_of(spec) is not Role.EMBEDDING
-    ]
-    return list(dict.fromkeys([*kept, "lm_head"]))
-
-
-def _summary(
-    model: InputView, encodings: Mapping[str, Encoding], tensors: Sequence[TensorPlan]
-) -> tuple[str, ...]:
-    """What is quantised and what is kept, with everything that is stored counted."""
-    lines = []
-    nbytes = {plan.segments[0].slots[0].spec.name: 0 for plan in tensors if plan.segments[0].slots}
-    for plan in tensors:
-        slots = plan.segments[0].slots
-        if slots:
-            nbytes[slots[0].spec.name] += plan.spec.nbytes
-    for kind, what in ((TritEncoding, "in trit planes"), (Int8Encoding, "in 8 bits")):
-        names = [name for name, encoding in encodings.items() if isinstance(encoding, kind)]
-        if names:
-            weights = sum(model.header.by_name[name].numel for name in names)
-            bits = 8 * sum(nbytes[name] for name in names) / weights
-            lines.append(f"{len(names)} tensors {what} at {bits:.3f} bits per weight")
-    kept = [spec for spec in model.header.tensors if spec.name not in encodings]
-    roles = Counter(str(role_of(spec)) for spec in kept)
-    if roles:
-        lines.append("kept: " + ", ".join(f"{n} {role}" for role, n in sorted(roles.items())))
-    total = sum(spec.numel for spec in model.header.tensors if is_arithmetic(spec.dtype))
-    stored = sum(plan.spec.nbytes for plan in tensors)
-    before = sum(DTYPES[s.dtype].bits * s.numel for s in model.header.tensors)
-    lines.append(f"all in: {8 * stored / total:.3f} bits per weight, {before / total:.3f} before")
-    return tuple(lines)

@@ -25,22 +25,6 @@ def probability(text: str) -> float:
     return number
 
 
-def natural(text: str) -> int:
-    """An integer from 0 on."""
-    number = int(text)
-    if number < 0:
-        raise ValueError("not an integer from 0 on")
-    return number
-
-
-def count(text: str) -> int:
-    """An integer from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise ValueError("not an integer from 1 on")
-    return number
-
-
 def seconds(text: str) -> float:
     """A time as 90, 90s, 5m, 1h, 30d or 1y (365 days), in seconds.
 

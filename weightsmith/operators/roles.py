@@ -51,12 +51,19 @@ def role_of(spec: TensorSpec) -> Role:
     return Role.LINEAR if fused or plain else Role.MATRIX
 
 
+def family_of(config: Mapping[str, Any]) -> str:
+    """The model_type of the language model, empty where none is given; config.json is untrusted."""
+    text = config.get("text_config")
+    kind = (text if isinstance(text, Mapping) else config).get("model_type")
+    return kind if isinstance(kind, str) else ""
+
+
 def require_input_last(spec: TensorSpec, config: Mapping[str, Any], label: str) -> None:
     """Raise UsageError unless the last dimension is known to be the layer's input.
 
     Groups along the wrong one would go unnoticed: the file would load, and be worse.
     """
-    family = str((config.get("text_config") or config).get("model_type", ""))
+    family = family_of(config)
     if family in TRANSPOSED and matches(spec.name, LINEARS):
         raise UsageError(
             f"{family} stores linear weights [in, out], and groups run along the input",
@@ -70,6 +77,6 @@ def require_input_last(spec: TensorSpec, config: Mapping[str, Any], label: str) 
             file=label,
             tensor=spec.name,
             expected="one of the families " + ", ".join(sorted(EXPERTS_OUT_IN)),
-            got=family or "no config.json",
+            got=family or "no model_type",
             remedy="--exclude the tensor",
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weightsmith.errors import UsageError, WeightsmithError
 from weightsmith.header import TensorSpec
 from weightsmith.operators.delta import refuse_delta
+from weightsmith.operators.numbers import natural
 from weightsmith.operators.operator import (
     Draft,
     Function,
@@ -26,13 +27,6 @@ from weightsmith.operators.turns import Anatomy, Turn
 
 if TYPE_CHECKING:
     from weightsmith.operators.unit import Unit
-
-
-def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise ValueError("not a number from 0 on")
-    return seed
 
 
 @register
@@ -54,7 +48,7 @@ class Rotate(Operator):
     weightsmith rotate model/ --seed 1 --dtype float32 -o rotated/
     """
 
-    seed: int = option("--seed", "of the rotations' signs", default=0, metavar="N", convert=_seed)
+    seed: int = option("--seed", "of the rotations' signs", default=0, metavar="N", convert=natural)
 
     def plan(self, inputs: Sequence[InputView], request: Request) -> Draft:
         """See Operator."""

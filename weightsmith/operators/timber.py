@@ -11,7 +11,7 @@ from weightsmith.errors import UsageError, WeightsmithError
 from weightsmith.families import VOCABULARY, matches
 from weightsmith.operators.delta import refuse_delta
 from weightsmith.operators.join import JoiningOperator, Match, join
-from weightsmith.operators.numbers import decimal
+from weightsmith.operators.numbers import decimal, natural
 from weightsmith.operators.operator import (
     Draft,
     Function,
@@ -40,13 +40,6 @@ def _share(text: str) -> Decimal:
     if not 0 < share <= 1:
         raise ValueError("not a share in (0, 1]")
     return share
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise ValueError("not a number of directions")
-    return count
 
 
 @register
@@ -88,7 +81,7 @@ class Timber(JoiningOperator):
         "--k",
         "directions to keep, instead of ceil(eRank)",
         default=None,
-        convert=_count,
+        convert=natural,
         per_tensor=True,
         metavar="K",
     )

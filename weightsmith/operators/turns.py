@@ -17,13 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weightsmith.checkpoint.sidecar import apply_patch
 from weightsmith.dtypes import is_arithmetic
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.families import DECODERS, Decoder
 from weightsmith.header import TensorSpec
+from weightsmith.operators.configuration import config_of
 from weightsmith.operators.operator import InputView
-from weightsmith.operators.provenance import trusted_patch
 from weightsmith.rotation import Rotation
 
 _CONSTANTS = ".rotary_emb.inv_freq"  # old checkpoints have them
@@ -82,7 +81,7 @@ class Anatomy:
                 file=view.label,
                 remedy="give the model as its directory, or by a pipe on this machine",
             )
-        config = apply_patch(view.config, trusted_patch(view.header.metadata))
+        config = config_of(view)
         kind = config.get("model_type")
         family = DECODERS.get(kind) if isinstance(kind, str) else None
         if family is None:

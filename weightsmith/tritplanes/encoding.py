@@ -17,6 +17,7 @@ METHOD = "ptqtp"
 VERSION = 1
 TRITS_PER_BYTE = 5
 MOST_PLANES = 3
+MOST_IN_GROUP = 1 << 20
 _MOST_DIMENSIONS = 8
 _LARGEST_RATIO = 7
 
@@ -142,7 +143,7 @@ class Quantization:
             raise ValueError(f"quant_method is not {METHOD}")
         if record.get("version") != VERSION:
             raise ValueError(f"version {record.get('version')!r} is not {VERSION}")
-        group = _count(record.get("group_size"), "group_size", 1 << 20)
+        group = _count(record.get("group_size"), "group_size", MOST_IN_GROUP)
         ratios = _ratios(record.get("ratios", []))
         entries = record.get("tensors")
         if not isinstance(entries, Mapping):

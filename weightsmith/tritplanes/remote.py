@@ -49,12 +49,14 @@ def furnish(directory: Path) -> None:
     config = json.loads(path.read_bytes())
     record, found = config.get("quantization_config"), config.get("auto_map")
     packed = isinstance(record, dict) and record.get("quant_method") == METHOD
-    others = {k: v for k, v in (found or {}).items() if v != REFERENCE}
+    if not isinstance(found, dict):
+        found = {}  # the model's own config, whatever it holds
+    others = {k: v for k, v in found.items() if v != REFERENCE}
     made = code_for({**config, "auto_map": others}) if packed else None
     if made is not None:
         changed = {"auto_map": {**others, **made[0]["auto_map"]}}
         (directory / FILE).write_text(made[1], encoding="utf-8")
-    elif others != (found or {}):
+    elif others != found:
         changed = {"auto_map": others}
         (directory / FILE).unlink(missing_ok=True)
     else:
