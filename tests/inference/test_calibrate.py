@@ -138,7 +138,7 @@ def test_documents(model: Path, tmp_path: Path) -> None:
 def test_models_it_cannot_follow(text: Path, tmp_path: Path) -> None:
     experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
     moe = tiny_model(tmp_path / "moe", "qwen3_moe", **experts)
-    with pytest.raises((UsageError, Mismatch), match="experts"):
+    with pytest.raises(UsageError, match="only linear layers can be calibrated"):
         run(moe, text, tmp_path / "stats")
     gpt2 = tiny_model(tmp_path / "gpt2", "gpt2", n_embd=48, n_layer=2, n_head=4)
     with pytest.raises(UsageError, match="only linear layers can be calibrated"):
