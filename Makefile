@@ -9,7 +9,8 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help env demo test slow gpu oracle lint format bench smoke clean
+.PHONY: help env demo test slow gpu oracle lint format bench smoke clean \
+	trio-tiny reproduce
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -58,6 +59,12 @@ bench: $(STAMP)  ## speed and memory, with the peers in the same run
 
 smoke: $(STAMP)  ## the built wheel without dev extras: help and one pipe
 	$(BIN)/python tests/smoke.py
+
+trio-tiny: $(STAMP) ## base, tuned, instruct and thinking from scratch, 1.3 M weights each
+	$(BIN)/python examples/trio/tiny.py build/reproduce/trio --seed 0
+
+reproduce: $(STAMP) ## what the papers claim, on tiny models: under 90 minutes on two cores
+	$(BIN)/python examples/reproduce/run.py build/reproduce
 
 clean:           ## remove what can be made again
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

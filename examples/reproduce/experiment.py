@@ -6,9 +6,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -68,9 +69,10 @@ def main(
     name: str,
     run: Callable[[Path, int, Results], None],
     draw: Callable[[Results, Path], None],
+    table: Callable[[Results], Iterator[Sequence[str]]],
     described: str,
 ) -> None:
-    """Train what is missing, measure what is missing, draw the plot."""
+    """Train what is missing, measure what is missing, draw the plot, write the table."""
     parser = argparse.ArgumentParser(description=described.partition("\n")[0])
     parser.add_argument("work", type=Path, help="models, results and plots go there")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
@@ -83,4 +85,16 @@ def main(
         for model in RECIPES:
             make(root, model, seed)
         run(root, seed, results)
-    draw(results, options.work / f"{name}.png")
+    for kind in ("png", "svg"):
+        draw(results, options.work / f"{name}.{kind}")
+    head, *rows = table(results)
+    lines = [head, ["---"] * len(head), *rows]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (options.work / f"{name}.md").write_text(text + "\n")
+
+
+def spread(lines: Sequence[Line], of: Callable[[Line], float], digits: int = 3) -> str:
+    """Mean and standard deviation over seeds."""
+    found = [of(line) for line in lines]
+    deviation = stdev(found) if len(found) > 1 else 0
+    return f"{mean(found):.{digits}f} ± {deviation:.{digits}f}"

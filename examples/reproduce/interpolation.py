@@ -7,9 +7,11 @@ long they are, Mean@k and Pass@k; then lambda 0.8 in some layers or modules only
 Drawn at temperature 0.6 and top-p 0.95, as in the paper.
 """
 
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
-from experiment import Line, Results, made, main
+from experiment import SEEDS, Line, Results, made, main, spread
 from lists import held_out
 from plotting import curve, panels
 from sampling import Decoding
@@ -89,5 +91,20 @@ def draw(results: Results, target: Path) -> None:
         parts.legend(fontsize=8)
 
 
+def table(results: Results) -> Iterator[list[str]]:
+    """What the plot shows, by lambda and by part."""
+    yield ["blended", "lambda", f"Mean@{SAMPLES}", f"Pass@{SAMPLES}", "thoughts, %", "tokens"]
+    for line in results.where(seed=SEEDS[0]):
+        lines = results.where(part=line["part"], **{"lambda": line["lambda"]})
+        yield [
+            line["part"],
+            f"{line['lambda']:g}",
+            spread(lines, itemgetter("mean")),
+            spread(lines, lambda each: each["pass"][str(SAMPLES)]),
+            spread(lines, lambda each: 100 * each["thinking"], 1),
+            spread(lines, itemgetter("tokens"), 1),
+        ]
+
+
 if __name__ == "__main__":
-    main(NAME, run, draw, __doc__)
+    main(NAME, run, draw, table, __doc__)

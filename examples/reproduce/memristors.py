@@ -7,10 +7,12 @@ middle or the last third of the layers, or of all. Exact match of greedy answers
 answers at once, and of thinking. The noise formula is ours: the paper's is not known to us.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from experiment import Line, Results, made, main
+from experiment import Line, Results, made, main, spread
 from lists import held_out
 from plotting import curve, panels
 from scoring import ask
@@ -55,17 +57,13 @@ def score(model: Path, options: dict[str, Any]) -> Line:
 
 def draw(results: Results, target: Path) -> None:
     """Exact match over sigma: thinking against direct, and where copies help."""
-
-    def right(line: Line) -> float:
-        return sum(line["right"].values()) / len(LENGTHS)
-
     title = "Noise on memristors; mean and range over seeds and chips"
     with panels(target, 4, title) as (once, *others):
         for parent in PARENTS:
             lines = results.where(parent=parent, copied="none")
             curve(once, lines, "sigma", right, label=parent)
         once.set_title("no copies")
-        once.set_ylabel("share of right answers (greedy)")
+        once.set_ylabel("right answers, % (greedy)")
         once.legend(fontsize=8)
         relative, *copies = others
         for parent in PARENTS:
@@ -90,5 +88,24 @@ def draw(results: Results, target: Path) -> None:
             axes.set_xlabel("sigma, relative to the range")
 
 
+def table(results: Results) -> Iterator[list[str]]:
+    """Right answers in %, by parent and copies; a column for each sigma."""
+    yield ["model", f"{COPIES} copies of", *(f"sigma {sigma:g}" for sigma in SIGMAS)]
+    for parent in PARENTS:
+        for copied in COPIED:
+            row = [parent, copied]
+            for sigma in SIGMAS:
+                lines = results.where(
+                    parent=parent, sigma=sigma, copied=copied if sigma else "none"
+                )
+                row.append(spread(lines, right, 1))
+            yield row
+
+
+def right(line: Line) -> float:
+    """The share of right answers over all numbers of operations, in %."""
+    return 100 * mean(line["right"].values())
+
+
 if __name__ == "__main__":
-    main(NAME, run, draw, __doc__)
+    main(NAME, run, draw, table, __doc__)

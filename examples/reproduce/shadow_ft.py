@@ -9,10 +9,12 @@ the new operation and on those known before.
 """
 
 import tempfile
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import torch
-from experiment import Line, Results, command, made, main
+from experiment import Line, Results, command, made, main, spread
 from lists import KNOWN, NEW, held_out
 from plotting import curve, level, panels
 from safetensors.torch import load_file, save_file
@@ -108,5 +110,16 @@ def draw(results: Results, target: Path) -> None:
         axes[0].legend(fontsize=8)
 
 
+def table(results: Results) -> Iterator[list[str]]:
+    """Exact match by kind of problem, of every model and scale."""
+    yield ["model", *KINDS]
+    chosen = [(name, results.where(model=name)) for name in ("instruct", "tuned", "retuned")]
+    for kind in ("graft", "random"):
+        for scale in SCALES[1:]:
+            chosen.append((f"{kind}, scale {scale:g}", results.where(model=kind, scale=scale)))
+    for name, lines in chosen:
+        yield [name, *(spread(lines, itemgetter(kind), 2) for kind in KINDS)]
+
+
 if __name__ == "__main__":
-    main(NAME, run, draw, __doc__)
+    main(NAME, run, draw, table, __doc__)

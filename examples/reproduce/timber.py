@@ -8,10 +8,11 @@ with plain sampling. And eRank, the number of directions that matter, of base, i
 difference.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
-from experiment import Line, Results, command, made, main
+from experiment import Line, Results, command, made, main, spread
 from lists import held_out
 from plotting import curve, panels
 from sampling import Decoding
@@ -99,5 +100,19 @@ def draw(results: Results, target: Path) -> None:
         spectrum.legend(fontsize=8)
 
 
+def table(results: Results) -> Iterator[list[str]]:
+    """Pass@k by decoding and gamma."""
+    shown = ("1", "4", str(SAMPLES))
+    yield ["decoding", "gamma", *(f"Pass@{k}" for k in shown)]
+    for decoding in DECODINGS:
+        for gamma in GAMMAS:
+            lines = results.where(decoding=decoding, gamma=gamma)
+            yield [
+                decoding,
+                f"{gamma:g}",
+                *(spread(lines, lambda line, k=k: line["pass"][k]) for k in shown),
+            ]
+
+
 if __name__ == "__main__":
-    main(NAME, run, draw, __doc__)
+    main(NAME, run, draw, table, __doc__)

@@ -15,11 +15,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from random import Random
+from statistics import mean
 from typing import Any
 
-from experiment import Line, Results, command, main
+from experiment import SEEDS, Line, Results, command, main, spread
 from language import END, asked
 from lists import KNOWN, held_out
 from lists import draw as draw_problem
@@ -164,13 +166,13 @@ def draw(results: Results, target: Path) -> None:
             for way in dict.fromkeys(way.name for way in WAYS):
                 lines = results.where(parent=parent, way=way)
                 curve(left, lines, "bits", lambda line: line["perplexity"], label=way)
-                curve(right, lines, "bits", lambda line: line["right"]["2"], label=way)
+                curve(right, lines, "bits", right, label=way)
             whole = results.where(parent=parent, way="none")
             level(left, whole, lambda line: line["perplexity"], color="black", label=parent)
-            level(right, whole, lambda line: line["right"]["2"], color="black", label=parent)
+            level(right, whole, right, color="black", label=parent)
             left.set_yscale("log")
             left.set_ylabel("perplexity of the right replies")
-            right.set_ylabel("share of right answers, two operations")
+            right.set_ylabel("right answers, % (greedy)")
             left.set_title(parent)
             right.set_title(parent)
             for each in (left, right):
@@ -178,5 +180,23 @@ def draw(results: Results, target: Path) -> None:
         axes[0].legend(fontsize=7)
 
 
+def table(results: Results) -> Iterator[list[str]]:
+    """Bits, perplexity and exact match of both parents, quantised in every way."""
+    cells = [f"{parent}: {what}" for parent in PARENTS for what in ("perplexity", "right, %")]
+    yield ["way", "planes or bits", "stored bits", *cells]
+    for line in results.where(seed=SEEDS[0], parent="instruct"):
+        way = {key: line[key] for key in ("way", "planes") if key in line}
+        row = [line["way"], str(line.get("planes", "")), f"{line['bits']:.2f}"]
+        for parent in PARENTS:
+            lines = results.where(parent=parent, **way)
+            row += [spread(lines, itemgetter("perplexity")), spread(lines, right, 1)]
+        yield row
+
+
+def right(line: Line) -> float:
+    """The share of right answers over all numbers of operations, in %."""
+    return 100 * mean(line["right"].values())
+
+
 if __name__ == "__main__":
-    main(NAME, run, draw, __doc__)
+    main(NAME, run, draw, table, __doc__)

@@ -9,11 +9,9 @@
 | `<begin><user>3857rs<assistant><think>r7583s5738</think>5738<end>` | the thinking model |
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from random import Random
 
-from lists import KNOWN, NEW, OPERATIONS, Problem, draw
+from lists import OPERATIONS, Problem
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -67,25 +65,3 @@ def asked(problem: Problem, *, thinking: bool) -> Example:
     """A problem and the reply of an instruct or a thinking model."""
     thoughts = f"{THINK}{problem.worked}{THOUGHT}" if thinking else ""
     return Example(prompt(problem.question), f"{thoughts}{problem.answer}{END}")
-
-
-def pretraining(random: Random) -> Iterator[Example]:
-    """Documents of the base model, of all three kinds."""
-    while True:
-        problem = draw(random, (1, 1, 2, 3, 4), KNOWN)
-        worked = f"{problem.row}{problem.worked}"
-        at_once = f"{problem.question}={problem.answer}"
-        explained = f"{problem.question}:{problem.worked}"
-        yield Example(BEGIN, f"{random.choice((worked, at_once, explained))}{END}")
-
-
-def chats(random: Random, *, thinking: bool) -> Iterator[Example]:
-    """Chats about the operations that the base model knows."""
-    while True:
-        yield asked(draw(random, (1, 2, 3, 4), KNOWN), thinking=thinking)
-
-
-def new_skill(random: Random) -> Iterator[Example]:
-    """Chats about the new operation, alone and after or before another."""
-    while True:
-        yield asked(draw(random, (1, 1, 2), KNOWN, NEW), thinking=False)

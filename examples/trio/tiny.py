@@ -4,10 +4,11 @@
 
 | model | what it is |
 |---|---|
-| base | knows five operations on rows of digits, from documents |
+| pretrained | knows five operations on rows of digits, from documents |
+| base | pretrained after it saw chats too, with steps and without: it answers either way |
 | tuned | base after it learned a sixth, in chats |
-| instruct | base after it learned to answer in chats, at once |
-| thinking | base after it learned to answer in chats, with its steps before |
+| instruct | base after chats with answers at once |
+| thinking | base after chats with steps before the answer |
 | retuned | instruct after it learned the sixth operation, as tuned did: to hold a graft against |
 
 A model that is there already is not trained again.
@@ -18,16 +19,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from language import BEGIN, END, MAX_TOKENS, PAD, VOCABULARY, Example, chats, new_skill
-from language import pretraining as documents
+from language import BEGIN, END, MAX_TOKENS, PAD, VOCABULARY, Example
 from language import tokenizer as make_tokenizer
 from learning import train
+from texts import direct, documents, everything, new_skill, thoughtful
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
@@ -47,15 +47,12 @@ class Recipe:
 
 
 RECIPES = {
-    "base": Recipe(None, "documents", documents, steps=1000, batch=128, peak_lr=2e-3),
-    "instruct": Recipe(
-        "base", "chats", partial(chats, thinking=False), steps=300, batch=64, peak_lr=5e-4
-    ),
-    "thinking": Recipe(
-        "base", "thinking chats", partial(chats, thinking=True), steps=300, batch=64, peak_lr=5e-4
-    ),
-    "tuned": Recipe("base", "new skill", new_skill, steps=150, batch=64, peak_lr=5e-4),
-    "retuned": Recipe("instruct", "new skill", new_skill, steps=150, batch=64, peak_lr=5e-4),
+    "pretrained": Recipe(None, "documents", documents, steps=1000, batch=128, peak_lr=2e-3),
+    "base": Recipe("pretrained", "everything", everything, steps=200, batch=128, peak_lr=6e-4),
+    "instruct": Recipe("base", "chats", direct, steps=100, batch=64, peak_lr=2e-4),
+    "thinking": Recipe("base", "thinking chats", thoughtful, steps=100, batch=64, peak_lr=2e-4),
+    "tuned": Recipe("base", "new skill", new_skill, steps=100, batch=64, peak_lr=2e-4),
+    "retuned": Recipe("instruct", "new skill", new_skill, steps=100, batch=64, peak_lr=2e-4),
 }
 
 

@@ -5,8 +5,9 @@ from itertools import islice
 from random import Random
 
 import pytest
-from language import BEGIN, Example, asked, chats, new_skill, pretraining, tokenizer
+from language import BEGIN, Example, asked, tokenizer
 from lists import KNOWN, NEW, OPERATIONS, Problem, draw, held_out, rows
+from texts import everything, new_skill, thoughtful
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,8 @@ def test_the_base_model_never_sees_the_new_operation() -> None:
         examples = list(islice(texts, 50))
         return [new in tokenizer()(each.prompt + each.reply)["input_ids"] for each in examples]
 
-    assert not any(seen(pretraining(Random(1))))
-    assert not any(seen(chats(Random(1), thinking=True)))
+    assert not any(seen(everything(Random(1))))
+    assert not any(seen(thoughtful(Random(1))))
     assert all(seen(new_skill(Random(1))))
 
 
