@@ -10,10 +10,10 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .PHONY: help env demo test slow gpu oracle lint format bench smoke clean \
-	trio-tiny reproduce
+	trio trio-tiny reproduce reproduce-smollm2
 
 help:            ## list the targets
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 19
 
 env: $(STAMP)    ## virtual environment with everything that tests and demo need
 
@@ -63,8 +63,14 @@ smoke: $(STAMP)  ## the built wheel without dev extras: help and one pipe
 trio-tiny: $(STAMP) ## base, tuned, instruct and thinking from scratch, 1.3 M weights each
 	$(BIN)/python examples/trio/tiny.py build/reproduce/trio --seed 0
 
+trio: $(STAMP)   ## the same of SmolLM2-135M, resumable
+	$(BIN)/python examples/trio/partners.py build/smollm2
+
 reproduce: $(STAMP) ## what the papers claim, on tiny models: under 90 minutes on two cores
 	$(BIN)/python examples/reproduce/run.py build/reproduce
+
+reproduce-smollm2: trio ## three of the experiments on SmolLM2-135M, resumable
+	$(BIN)/python examples/reproduce/smollm2.py build/smollm2
 
 clean:           ## remove what can be made again
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -81,10 +81,9 @@ def main(
     options.work.mkdir(parents=True, exist_ok=True)
     results = Results(options.work / f"{name}.jsonl")
     for seed in options.seeds:
-        root = options.work / "trio" / f"seed-{seed}"
         for model in RECIPES:
-            make(root, model, seed)
-        run(root, seed, results)
+            trained = make(options.work / "trio", model, seed)
+        run(trained.parent, seed, results)
     for kind in ("png", "svg"):
         draw(results, options.work / f"{name}.{kind}")
     head, *rows = table(results)

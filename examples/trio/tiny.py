@@ -11,7 +11,7 @@
 | thinking | base after chats with steps before the answer |
 | retuned | instruct after it learned the sixth operation, as tuned did: to hold a graft against |
 
-A model that is there already is not trained again.
+Seeds share the pretrained model. A model that is there already is not trained again.
 """
 
 import argparse
@@ -83,12 +83,17 @@ def load(directory: Path) -> Any:
 def make(root: Path, name: str, seed: int, shorten: int = 1) -> Path:
     """The directory of a model, trained first if it is not there; its parents likewise.
 
+    Models go to ROOT/seed-N/NAME, but for the first, ROOT/pretrained, which all seeds share.
     `shorten` divides the number of steps, for tests.
     """
-    target = root / name
+    recipe = RECIPES[name]
+    if recipe.parent is None:
+        seed, folder = 0, root
+    else:
+        folder = root / f"seed-{seed}"
+    target = folder / name
     if target.exists():
         return target
-    recipe = RECIPES[name]
     torch.manual_seed(seed)
     if recipe.parent is None:
         model: Any = LlamaForCausalLM(config())
@@ -105,9 +110,9 @@ def make(root: Path, name: str, seed: int, shorten: int = 1) -> Path:
         peak_lr=recipe.peak_lr,
         label=f"seed {seed}, {name}",
     )
-    root.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # Made beside the target and renamed at the end: a target that exists is complete.
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as work:
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as work:
         saved = Path(work) / name
         model.to(torch.bfloat16).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
@@ -118,15 +123,16 @@ def make(root: Path, name: str, seed: int, shorten: int = 1) -> Path:
 def main() -> None:
     """Train what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("root", type=Path, help="models go to ROOT/seed-N/NAME")
+    parser.add_argument("root", type=Path, help="models go to ROOT/pretrained and ROOT/seed-N")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", choices=RECIPES, nargs="+", default=[*RECIPES])
     parser.add_argument("--shorten", type=int, default=1, help="divides the steps, for tests")
     options = parser.parse_args()
     torch.set_num_threads(1)  # more spin on such small products
     for seed in options.seed:
         started = time.monotonic()
-        for name in RECIPES:
-            print(make(options.root / f"seed-{seed}", name, seed, options.shorten), flush=True)
+        for name in options.only:
+            print(make(options.root, name, seed, options.shorten), flush=True)
         print(f"seed {seed}: {time.monotonic() - started:.0f} s")
 
 

@@ -19,29 +19,30 @@ import weightsmith
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All models, hardly trained."""
-    root = tmp_path_factory.mktemp("trio") / "seed-0"
+    root = tmp_path_factory.mktemp("trio")
     for name in RECIPES:
-        make(root, name, seed=0, shorten=1000)
-    return root
+        directory = make(root, name, seed=3, shorten=1000)
+    return directory.parent
 
 
 def test_training_is_reproducible(trio: Path, tmp_path: Path) -> None:
-    again = make(tmp_path, "instruct", seed=0, shorten=1000)
+    again = make(tmp_path, "instruct", seed=3, shorten=1000)
     assert read(again) == read(trio / "instruct")
-    other = make(tmp_path / "other", "base", seed=1, shorten=1000)
+    assert read(tmp_path / "pretrained") == read(trio.parent / "pretrained")
+    other = make(tmp_path, "base", seed=4, shorten=1000)
     assert read(other) != read(trio / "base")
 
 
 def test_what_is_there_is_not_trained_again(trio: Path) -> None:
     before = (trio / "base" / "model.safetensors").stat().st_mtime_ns
-    assert make(trio, "base", seed=0) == trio / "base"
+    assert make(trio.parent, "base", seed=3) == trio / "base"
     assert (trio / "base" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_every_model_is_stored_in_bfloat16_with_its_tokenizer(trio: Path) -> None:
-    for name in RECIPES:
-        assert {dtype for dtype, _, _ in read(trio / name).values()} == {"BF16"}
-        loaded = AutoTokenizer.from_pretrained(trio / name)
+    for model in (trio.parent / "pretrained", *trio.iterdir()):
+        assert {dtype for dtype, _, _ in read(model).values()} == {"BF16"}
+        loaded = AutoTokenizer.from_pretrained(model)
         text = "<begin><user>3857rs<assistant>"
         assert loaded(text)["input_ids"] == tokenizer()(text)["input_ids"]
         assert loaded.chat_template == tokenizer().chat_template
