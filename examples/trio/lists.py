@@ -31,8 +31,8 @@ OPERATIONS: dict[str, Callable[[str], str]] = {
     "d": lambda row: _digits(row, lambda digit: 2 * digit),  # double
     "n": lambda row: _digits(row, lambda digit: 9 - digit),  # nines' complement
 }
-KNOWN = "rtsid"  # what the base model has seen
-NEW = "n"  # the skill that is taught later
+KNOWN = "rtsid"  # what instruct and thinking are asked for
+NEW = "n"  # the skill that is taught later: base has seen it in documents, but in no chat
 
 
 @dataclass(frozen=True)

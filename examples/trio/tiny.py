@@ -6,7 +6,7 @@
 |---|---|
 | pretrained | knows five operations on rows of digits, from documents |
 | base | pretrained after it saw chats too, with steps and without: it answers either way |
-| tuned | base after it learned a sixth, in chats |
+| tuned | base after chats about a sixth operation, which it knows from documents alone |
 | instruct | base after chats with answers at once |
 | thinking | base after chats with steps before the answer |
 | retuned | instruct after it learned the sixth operation, as tuned did: to hold a graft against |
@@ -51,8 +51,8 @@ RECIPES = {
     "base": Recipe("pretrained", "everything", everything, steps=200, batch=128, peak_lr=6e-4),
     "instruct": Recipe("base", "chats", direct, steps=100, batch=64, peak_lr=2e-4),
     "thinking": Recipe("base", "thinking chats", thoughtful, steps=100, batch=64, peak_lr=2e-4),
-    "tuned": Recipe("base", "new skill", new_skill, steps=100, batch=64, peak_lr=2e-4),
-    "retuned": Recipe("instruct", "new skill", new_skill, steps=100, batch=64, peak_lr=2e-4),
+    "tuned": Recipe("base", "new skill", new_skill, steps=150, batch=64, peak_lr=2e-4),
+    "retuned": Recipe("instruct", "new skill", new_skill, steps=150, batch=64, peak_lr=2e-4),
 }
 
 

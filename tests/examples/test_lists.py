@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from language import BEGIN, Example, asked, tokenizer
 from lists import KNOWN, NEW, OPERATIONS, Problem, draw, held_out, rows
-from texts import everything, new_skill, thoughtful
+from texts import direct, documents, everything, new_skill, thoughtful
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,18 @@ def test_held_out_problems_are_always_the_same_and_have_what_they_must() -> None
     assert all(set(problem.operations) <= set(KNOWN) for problem in held_out(4, 50))
 
 
-def test_the_base_model_never_sees_the_new_operation() -> None:
+def test_no_chat_has_the_new_operation_before_it_is_taught() -> None:
     new = tokenizer().convert_tokens_to_ids(NEW)
 
-    def seen(texts: Iterator[Example]) -> list[bool]:
-        examples = list(islice(texts, 50))
-        return [new in tokenizer()(each.prompt + each.reply)["input_ids"] for each in examples]
+    def seen(texts: Iterator[Example]) -> Iterator[tuple[bool, bool]]:
+        for each in islice(texts, 200):
+            ids = tokenizer()(each.prompt + each.reply)["input_ids"]
+            yield "<user>" in each.prompt, new in ids
 
-    assert not any(seen(everything(Random(1))))
-    assert not any(seen(thoughtful(Random(1))))
-    assert all(seen(new_skill(Random(1))))
+    assert set(seen(everything(Random(1)))) == {(True, False), (False, True), (False, False)}
+    assert set(seen(documents(Random(1)))) == {(False, False)}
+    assert set(seen(direct(Random(1)))) == set(seen(thoughtful(Random(1)))) == {(True, False)}
+    assert set(seen(new_skill(Random(1)))) == {(True, True), (True, False)}
 
 
 def test_the_chat_template_writes_what_the_models_are_trained_on() -> None:
