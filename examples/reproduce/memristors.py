@@ -7,6 +7,7 @@ middle or the last third of the layers, or of all. Exact match of greedy answers
 answers at once, and of thinking. The noise formula is ours: the paper's is not known to us.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -61,18 +62,18 @@ def draw(results: Results, target: Path) -> None:
     with panels(target, 4, title) as (once, *others):
         for parent in PARENTS:
             lines = results.where(parent=parent, copied="none")
-            curve(once, lines, "sigma", right, label=parent)
+            curve(once, lines, "sigma", percent, label=parent)
         once.set_title("no copies")
         once.set_ylabel("right answers, % (greedy)")
         once.legend(fontsize=8)
         relative, *copies = others
         for parent in PARENTS:
-            clean = {line["seed"]: right(line) for line in results.where(parent=parent, sigma=0)}
+            clean = {line["seed"]: percent(line) for line in results.where(parent=parent, sigma=0)}
             curve(
                 relative,
                 results.where(parent=parent, copied="none"),
                 "sigma",
-                lambda line, clean=clean: right(line) / clean[line["seed"]],
+                lambda line, clean=clean: percent(line) / (clean[line["seed"]] or math.nan),
                 label=parent,
             )
         relative.set_title("no copies, relative to no noise")
@@ -81,7 +82,7 @@ def draw(results: Results, target: Path) -> None:
             for copied in COPIED:
                 lines = results.where(parent=parent, copied=copied)
                 lines += [] if copied == "none" else results.where(parent=parent, sigma=0)
-                curve(axes, lines, "sigma", right, label=copied)
+                curve(axes, lines, "sigma", percent, label=copied)
             axes.set_title(f"{parent}: {COPIES} copies of")
             axes.legend(fontsize=8)
         for axes in (once, *others):
@@ -98,11 +99,11 @@ def table(results: Results) -> Iterator[list[str]]:
                 lines = results.where(
                     parent=parent, sigma=sigma, copied=copied if sigma else "none"
                 )
-                row.append(spread(lines, right, 1))
+                row.append(spread(lines, percent, 1))
             yield row
 
 
-def right(line: Line) -> float:
+def percent(line: Line) -> float:
     """The share of right answers over all numbers of operations, in %."""
     return 100 * mean(line["right"].values())
 

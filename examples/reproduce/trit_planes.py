@@ -166,10 +166,10 @@ def draw(results: Results, target: Path) -> None:
             for way in dict.fromkeys(way.name for way in WAYS):
                 lines = results.where(parent=parent, way=way)
                 curve(left, lines, "bits", lambda line: line["perplexity"], label=way)
-                curve(right, lines, "bits", right, label=way)
+                curve(right, lines, "bits", percent, label=way)
             whole = results.where(parent=parent, way="none")
             level(left, whole, lambda line: line["perplexity"], color="black", label=parent)
-            level(right, whole, right, color="black", label=parent)
+            level(right, whole, percent, color="black", label=parent)
             left.set_yscale("log")
             left.set_ylabel("perplexity of the right replies")
             right.set_ylabel("right answers, % (greedy)")
@@ -189,11 +189,11 @@ def table(results: Results) -> Iterator[list[str]]:
         row = [line["way"], str(line.get("planes", "")), f"{line['bits']:.2f}"]
         for parent in PARENTS:
             lines = results.where(parent=parent, **way)
-            row += [spread(lines, itemgetter("perplexity")), spread(lines, right, 1)]
+            row += [spread(lines, itemgetter("perplexity")), spread(lines, percent, 1)]
         yield row
 
 
-def right(line: Line) -> float:
+def percent(line: Line) -> float:
     """The share of right answers over all numbers of operations, in %."""
     return 100 * mean(line["right"].values())
 
