@@ -64,10 +64,8 @@ def draw(results: Results, target: Path) -> None:
             )
         right.set_ylabel("share of problems")
         right.legend(fontsize=8)
-        curve(thoughts, lines, "lambda", lambda line: 100 * line["thinking"], label="with thoughts")
-        curve(thoughts, lines, "lambda", lambda line: 100 * line["ended"], label="that end")
-        thoughts.set_ylabel("answers, %")
-        thoughts.legend(fontsize=8)
+        curve(thoughts, lines, "lambda", lambda line: 100 * line["thinking"])
+        thoughts.set_ylabel("answers with thoughts, %")
         curve(length, lines, "lambda", lambda line: line["tokens"])
         length.set_ylabel("tokens in an answer, mean")
         for each in (right, thoughts, length):
@@ -88,7 +86,7 @@ def draw(results: Results, target: Path) -> None:
         parts.set_yticks([-place for place in range(len(names))], names)
         parts.set_xlabel("share of answers; one mark a seed")
         parts.set_title("lambda 0.8 in")
-        parts.legend(fontsize=8)
+        parts.legend(fontsize=8, loc="lower right")
 
 
 def table(results: Results) -> Iterator[list[str]]:

@@ -13,15 +13,18 @@ from matplotlib.figure import Figure
 
 @contextmanager
 def panels(target: Path, count: int, title: str, *, share: bool = False) -> Iterator[Sequence[Any]]:
-    """A row of `count` axes, written to `target` at the end."""
-    with mpl.rc_context({"font.size": 9, "svg.hashsalt": "weightsmith"}):
-        figure = Figure(figsize=(max(3.9 * count, 5.5), 3.9), layout="constrained")
-        axes = figure.subplots(1, count, sharey=share, squeeze=False)[0]
+    """Three axes in a row, or four in two rows; written to `target` at the end."""
+    rows, columns = (2, 2) if count == 4 else (1, count)
+    style = {"font.size": 9, "axes.titlesize": 9, "svg.hashsalt": "weightsmith"}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(4.4 * columns, 3.5 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=share, squeeze=False).flatten()
         figure.suptitle(title, fontsize=10)
         yield axes
         for each in axes:
             each.grid(visible=True, linewidth=0.3)
-        figure.savefig(target, dpi=130)
+        metadata = {"Date": None} if target.suffix == ".svg" else {}
+        figure.savefig(target, dpi=130, metadata=metadata)
 
 
 def curve(

@@ -95,9 +95,11 @@ def draw(results: Results, target: Path) -> None:
                 label=label,
                 fillstyle="none",
             )
-        spectrum.set_yticks(range(len(modules)), [name.split(".")[-1] for name in modules])
+        spectrum.set_yticks(
+            range(len(modules)), [name.removesuffix(".weight").split(".")[-1] for name in modules]
+        )
         spectrum.set_xlabel("eRank, mean over layers and seeds")
-        spectrum.legend(fontsize=8)
+        spectrum.legend(fontsize=8, loc="lower right")
 
 
 def table(results: Results) -> Iterator[list[str]]:

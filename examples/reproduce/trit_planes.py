@@ -85,9 +85,12 @@ def run(trio: Path, seed: int, results: Results) -> None:
                 lambda model=model, t=thinking: {"bits": 16} | score(model, t),
             )
             stats = Path(work) / parent
-            calibrate(model, stats, thinking, seed)
             for way in WAYS:
                 of_way = point | {"way": way.name, "planes": way.options.get("planes", way.bits)}
+                if results.where(**of_way):
+                    continue
+                if not stats.exists():
+                    calibrate(model, stats, thinking, seed)
                 results.find(
                     of_way, lambda m=model, s=stats, w=way, t=thinking: quantised(m, s, w, t)
                 )
@@ -171,6 +174,8 @@ def draw(results: Results, target: Path) -> None:
             level(left, whole, lambda line: line["perplexity"], color="black", label=parent)
             level(right, whole, percent, color="black", label=parent)
             left.set_yscale("log")
+            left.yaxis.set_major_formatter("{x:g}")
+            left.yaxis.set_minor_formatter("{x:g}")
             left.set_ylabel("perplexity of the right replies")
             right.set_ylabel("right answers, % (greedy)")
             left.set_title(parent)
