@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from weightsmith.checkpoint.layout import Layout
@@ -10,11 +10,10 @@ from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.sink import FileSink, Sink
 from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
-from weightsmith.engine.cache import Cache
 from weightsmith.engine.card import README, model_card
-from weightsmith.engine.inputs import find_sidecars, opened, view
+from weightsmith.engine.chain import Step, complete, planned, streams_of
 from weightsmith.engine.outcome import Outcome
-from weightsmith.engine.plan import Plan, make_plan
+from weightsmith.engine.plan import Plan
 from weightsmith.engine.run import Run
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
@@ -28,9 +27,7 @@ from weightsmith.engine.target import (
     refuse_terminal,
 )
 from weightsmith.errors import UsageError, WeightsmithError
-from weightsmith.header import Header
-from weightsmith.operators.operator import Input, Operator
-from weightsmith.operators.provenance import CONFIG_PATCH, SIDECARS, canonical
+from weightsmith.operators.operator import Operator
 from weightsmith.tritplanes import remote
 
 
@@ -62,22 +59,25 @@ def execute(
     Raises:
         WeightsmithError: see the exit codes; nothing half-written stands under the target's name.
     """
+    return execute_chain([Step(operator, addresses, settings)], observer, dry_run=dry_run)
+
+
+def execute_chain(
+    steps: Sequence[Step], observer: Observer = Observer(), *, dry_run: bool = False
+) -> Outcome:
+    """Run several operators, each on the results of those before, and publish the last result.
+
+    The output has the bytes that the same commands, joined by pipes, would write. No result between
+    two steps is kept: what the last one reads of it is made when it is read.
+
+    Raises:
+        WeightsmithError: as `execute` does; the message says in which step.
+    """
+    settings = steps[-1].settings
     if not dry_run:
         refuse_terminal(settings.output)
-    with opened(addresses, observer.notice) as sources:
-        described = _describe(operator, len(sources))
-        views = [
-            view(
-                source,
-                given,
-                full_digest=settings.full_digest,
-                asked=settings.sidecars if index == operator.primary else None,
-            )
-            for index, (source, given) in enumerate(zip(sources, described, strict=True))
-        ]
-        plan = make_plan(operator, sources, views, settings.request)
-        sidecars = find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)
-        plan = _complete(plan, settings, sidecars)
+    with planned(steps, observer.notice) as (last, sidecars):
+        plan = _complete(last, sidecars, settings.output)
         _check_target(plan, settings, sidecars)
         layout = lay_out(plan, settings)
         if dry_run:
@@ -91,32 +91,14 @@ def execute(
         return Outcome.of(
             plan,
             settings.output,
-            sums=run.sums,
+            sums=run.maker.sums,
             resumed=len(run.done),
             seconds=time.monotonic() - started,
         )
 
 
-def _describe(operator: Operator, count: int) -> list[Input]:
-    described = list(operator.inputs)[:count]
-    if described[-1].many:
-        described += [described[-1]] * (count - len(described))
-    return described
-
-
-def _complete(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> Plan:
-    """Settle what the output's metadata must carry because no config.json travels with it."""
-    metadata = {k: v for k, v in plan.header.metadata.items() if k != CONFIG_PATCH}
-    if plan.config_patch and not is_directory(settings.output):
-        metadata[CONFIG_PATCH] = canonical(plan.config_patch)
-    untouched_file = plan.draft.transparent and sidecars is not None and sidecars.implied
-    if sidecars is not None and is_pipe(settings.output) and not untouched_file:
-        # Only for the next command of a pipe on this machine: paths are not for published files.
-        metadata[SIDECARS] = str(sidecars.directory.resolve())
-    header = Header(plan.header.tensors, metadata)
-    original = plan.primary.header
-    # Where nothing changed at all, the very bytes of the header are passed on.
-    return replace(plan, header=original if header == original else header)
+def _complete(plan: Plan, sidecars: Sidecars | None, output: str) -> Plan:
+    return complete(plan, sidecars, directory=is_directory(output), pipe=is_pipe(output))
 
 
 def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> None:
@@ -127,7 +109,7 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
             remedy="--sidecars DIR names their directory, --sidecars none does without, "
             "-o NAME.safetensors writes one file",
         )
-    streams = [source.label for source in plan.sources if source.sequential]
+    streams = [*streams_of(plan)]
     streams += ["the output"] if is_stream(settings.output) else []
     if settings.resume and streams:
         raise UsageError("--resume needs files at both ends", got=f"{streams[0]} is a stream")
@@ -209,7 +191,7 @@ def _run(
         memory=settings.memory,
         done=done,
         device=settings.device,
-        cache=Cache(Path(settings.cache)) if settings.cache else None,
+        cache=settings.cache,
         tick=observer.tick,
     )
 
