@@ -117,9 +117,12 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
 
 def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observer) -> Run:
     sink = open_stream(settings.output)
-    sink.open(layout)
-    run = _run(plan, sink, settings, observer, frozenset())
-    run()
+    try:
+        sink.open(layout)
+        run = _run(plan, sink, settings, observer, frozenset())
+        run()
+    finally:
+        sink.close()
     return run
 
 

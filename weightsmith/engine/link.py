@@ -175,7 +175,7 @@ class Link:
 
     def keep(self, tensors: Iterable[str]) -> None:
         """See Source: each is made once, into a file without a name, if it is not tiny."""
-        self._keepers.update(tensors)
+        self._keepers.update(iter(tensors))
         names = (spec.name for spec in self.header.tensors)
         self._passing = [name for name in names if self.sequential and name in self._keepers]
 
