@@ -56,6 +56,18 @@ class Plan:
         """The output's tensors in order."""
         return self.draft.tensors
 
+    @property
+    def shard_of(self) -> dict[str, str]:
+        """The primary's file for each tensor it has, and for each that is made of one."""
+        known = self.primary.shard_of
+        home = dict(known)
+        for tensor in self.tensors:
+            slots = [slot for segment in tensor.segments[:1] for slot in segment.slots]
+            files = [known[s.spec.name] for s in slots if s.spec.name in known]
+            if tensor.spec.name not in known and files:
+                home[tensor.spec.name] = files[0]
+        return home
+
     def fingerprint(self, layout: Layout) -> str:
         """What must be equal for an interrupted run to be continued."""
         inputs = [source.identity() for source in self.sources]

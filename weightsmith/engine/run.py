@@ -160,7 +160,7 @@ class Run:
         slot = unit.segment.slots[index]
         span = unit.span(slot)
         size = nbytes(slot.spec.dtype, span.stop - span.start)
-        start = nbytes(slot.spec.dtype, span.start)
+        start = nbytes(slot.spec.dtype, slot.start + span.start)
         area = arena.area(index, size)
         return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
 

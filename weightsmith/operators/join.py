@@ -123,5 +123,6 @@ def _check_missing(
         f"tensor is missing in one input{more}",
         file=view.label,
         tensor=name,
-        remedy="--missing keep copies the primary input's, --missing drop leaves it out",
+        remedy="--missing keep copies the primary input's, --missing drop leaves it out; "
+        "--rename if it only has another name there",
     )
