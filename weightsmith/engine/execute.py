@@ -75,8 +75,8 @@ def execute(
             )
             for index, (source, given) in enumerate(zip(sources, described, strict=True))
         ]
-        sources, views = renamed(operator, sources, views)
-        plan = make_plan(operator, sources, views, settings.request)
+        named, views = renamed(operator, sources, views)
+        plan = make_plan(operator, named, views, settings.request)
         sidecars = find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)
         plan = _complete(plan, settings, sidecars)
         _check_target(plan, settings, sidecars)

@@ -8,6 +8,7 @@ output, in `skipped` with a reason, or in an error.
 from collections.abc import Sequence
 
 from weightsmith.errors import Mismatch, printable
+from weightsmith.operators.expert_names import other, other_form
 from weightsmith.operators.matching import Joined, Match, Matching, is_tied_head, lacking_inputs
 from weightsmith.operators.operator import InputView, Request
 from weightsmith.operators.policies import JoiningOperator
@@ -117,6 +118,17 @@ def _check_missing(
             file=view.label,
             tensor=name,
             remedy="--lm-head untie (the embedding stands in for it) or --lm-head tie (drop it)",
+        )
+    if form := other_form(name, view.header):
+        owner = next(each for each in inputs if name in each.header.by_name)
+        first, second = (view, owner) if name in primary else (owner, view)
+        wanted = form if name in primary else other(form)
+        raise Mismatch(
+            f"the experts are {form} in one input and {other(form)} in the other",
+            file=view.label,
+            tensor=name,
+            remedy=f"weightsmith experts {first.label} --to {wanted} makes them those of "
+            f"{second.label}, by pipe or with -o",
         )
     more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
     raise Mismatch(
