@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from weightsmith.errors import Mismatch, printable
 from weightsmith.operators.expert_names import other, other_form
+from weightsmith.operators.float8 import refuse_float8
 from weightsmith.operators.matching import Joined, Match, Matching, is_tied_head, lacking_inputs
 from weightsmith.operators.operator import InputView, Request
 from weightsmith.operators.policies import JoiningOperator
@@ -41,6 +42,9 @@ def join(
     """
     names = _ordered_names(policy.primary, inputs, participants)
     request.selection.check(names)
+    for index in participants:
+        if not any_dtype:
+            refuse_float8(inputs[index].label, inputs[index].header, request.selection)
     _check_tokenizers(policy, inputs, participants)
     _check_missing(policy, inputs, participants, names, request)
     joined = Joined()
