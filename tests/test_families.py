@@ -5,14 +5,16 @@ with its defaults; give it parameters below if it needs some, and say which fami
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from family_models import FAMILIES, Family
 
 import weightsmith
-from weightsmith.errors import WeightsmithError
+from weightsmith.errors import Mismatch, WeightsmithError
 from weightsmith.operators.registry import operators
 
 ROLES = ("base", "instruct", "tuned")
@@ -81,3 +83,48 @@ def test_chains_end_in_a_model(here: Path, models: Models, family: Family) -> No
         family.load(run("experts", [Path("fused")], "separate", to="separate"))
         run("ptqtp", [Path("fused")], "packed-fused")
         family.load(run("unpack", [Path("packed-fused")], "unpacked-fused"))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3"])
+def test_a_grown_vocabulary_loads(here: Path, models: Models, kind: str) -> None:
+    family = FAMILIES[kind]
+    grown = replace(family, sizes=family.sizes | _vocabulary(family, 264))
+    base, _, tuned = models(kind)
+    instruct = grown.write(Path("grown"), 7)
+    with pytest.raises(Mismatch, match="vocabularies have different sizes"):
+        run("graft", [base, instruct, tuned], "out")
+    model = family.load(run("graft", [base, instruct, tuned], "out", vocab="instruct"))
+    assert len(model.get_input_embeddings().weight) == 264
+    model = family.load(run("interpolate", [base, instruct], "less", lam="0.5", vocab="common"))
+    assert len(model.get_input_embeddings().weight) == 256
+
+
+def _vocabulary(family: Family, size: int) -> dict[str, Any]:
+    if not family.multimodal:
+        return {"vocab_size": size}
+    return {"text_config": family.sizes.get("text_config", {}) | {"vocab_size": size}}
+
+
+def test_a_lost_tensor_would_be_seen(here: Path, models: Models) -> None:
+    run("cat", models("llama"), "out", exclude="*.layers.1.mlp.up_proj.weight")
+    with pytest.raises(AssertionError, match="missing_keys"):
+        FAMILIES["llama"].load(Path("out"))
+
+
+def test_a_text_update_goes_into_a_multimodal_model(here: Path, models: Models) -> None:
+    """As save_pretrained names them: the language model of Gemma 3 within the multimodal one."""
+    base, _, tuned = models("gemma3_text")
+    instruct, _, _ = models("gemma3")
+    rule = r"s/^model\./language_model.model./"
+    options = {"rename": rule, "missing": "keep"}
+    model = FAMILIES["gemma3"].load(run("graft", [base, instruct, tuned], "out", **options))
+    before, after = (FAMILIES["gemma3_text"].load(path) for path in (base, tuned))
+    original = FAMILIES["gemma3"].load(instruct)
+    grafted, start = (
+        each.model.language_model.layers[0].mlp.up_proj.weight.float() for each in (model, original)
+    )
+    change = (
+        after.model.layers[0].mlp.up_proj.weight.float()
+        - before.model.layers[0].mlp.up_proj.weight.float()
+    )
+    assert torch.equal(grafted, (start + change).bfloat16().float())
