@@ -163,10 +163,12 @@ def layout_of(name: str, header: Header) -> str | None:
     """What --layout calls the order of dimensions of the fused experts that a tensor belongs to."""
     if (fused := _FUSED.fullmatch(name)) is None:
         return None
-    pair = [header.by_name.get(f"{fused[1]}.{part}") for part in ("gate_up_proj", "down_proj")]
-    if any(spec is None or len(spec.shape) != 3 for spec in pair):
+    gate_up, down = (
+        header.by_name.get(f"{fused[1]}.{part}") for part in ("gate_up_proj", "down_proj")
+    )
+    if any(spec is None or len(spec.shape) != 3 for spec in (gate_up, down)):
         return None
-    order = Experts(fused[1], "", *pair).input_last()
+    order = Experts(fused[1], "", gate_up, down).input_last()
     return None if order is None else ("out-in" if order else "in-out")
 
 

@@ -21,8 +21,10 @@ from weightsmith.selection import Selection
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 _SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0", "U8")
 # Of activations and caches: no dense model has them.
-_RUNTIME = (".input_scale", ".activation_scale", ".output_scale", ".k_scale", ".v_scale")
-_RUNTIME += (".q_scale", ".input_scale_ub")
+_RUNTIME = (
+    *(".input_scale", ".input_scale_ub", ".activation_scale", ".output_scale"),
+    *(".q_scale", ".k_scale", ".v_scale"),
+)
 _USUAL_BLOCK = 128
 
 
@@ -162,7 +164,7 @@ def block_size(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     `weight_block_size` of fp8, `block_structure` or `group_size` of compressed-tensors.
     """
     text = config.get("text_config")
-    record = next(
+    record: Mapping[str, Any] = next(
         (
             each[key]
             for each in (config, text if isinstance(text, Mapping) else {})

@@ -56,7 +56,7 @@ class Unpack(Operator):
     examples: ClassVar[str] = """
     weightsmith unpack packed/ -o dense/
     weightsmith ptqtp model/ | weightsmith unpack --dtype float32 -o dense/
-    weightsmith unpack deepseek-float8/ | weightsmith inspect
+    weightsmith unpack deepseek/ | weightsmith ptqtp --bits 2x1.58 -o packed/
     """
 
     def plan(self, inputs: Sequence[InputView], request: Request) -> Draft:
