@@ -69,7 +69,7 @@ def read_document(path: str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        with Path(path).open("rb") as file:
+        with Path("/dev/stdin" if path == "-" else path).open("rb") as file:
             text = file.read(_LARGEST + 1)
     except OSError as error:
         raise WeightsmithError(f"cannot open: {error.strerror}", file=path) from None
@@ -86,7 +86,7 @@ def read_document(path: str) -> Mapping[str, Any]:
 
 def _parameters() -> list[Parameter]:
     recipe = Annotated[
-        str, typer.Argument(metavar="RECIPE", help="a YAML file", show_default=False)
+        str, typer.Argument(metavar="RECIPE", help="a YAML file, or -", show_default=False)
     ]
     seed = Annotated[
         int, typer.Option("--seed", min=0, metavar="N", help="Of the random draws of dare.")
