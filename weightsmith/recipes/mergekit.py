@@ -177,7 +177,8 @@ class _Reader:
             return
         if source != "union" and address_of(source) == self._addresses[0]:
             return
-        files = [Path(address) / FILE for address in self._addresses]
+        named = [] if source == "union" else [address_of(source)]
+        files = [Path(address) / FILE for address in {*self._addresses, *named}]
         if not all(file.is_file() for file in files) or len({f.read_bytes() for f in files}) > 1:
             raise UsageError(
                 f"tokenizer_source: {_shown(source)} is not supported: the tokenizers differ, or "
