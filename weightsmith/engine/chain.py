@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.source import Source
-from weightsmith.engine.inputs import STDIN, find_sidecars, opened, view
-from weightsmith.engine.link import Link
+from weightsmith.engine.inputs import STDIN, find_sidecars, opened, renamed, view
+from weightsmith.engine.link import Link, behind
 from weightsmith.engine.maker import Maker
 from weightsmith.engine.plan import Plan, make_plan
 from weightsmith.engine.settings import Settings
@@ -110,7 +110,8 @@ def _plan(
             zip(sources, _describe(operator, len(sources)), strict=True)
         )
     ]
-    plan = make_plan(operator, sources, views, settings.request, label)
+    named, views = renamed(operator, sources, views)
+    plan = make_plan(operator, named, views, settings.request, label)
     return plan, find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)
 
 
@@ -145,7 +146,7 @@ def complete(plan: Plan, sidecars: Sidecars | None, *, directory: bool, pipe: bo
 
 def streams_of(plan: Plan) -> Iterator[str]:
     """What the streams are called that a plan is made of."""
-    for source in plan.sources:
+    for source in map(behind, plan.sources):
         if isinstance(source, Link):
             yield from streams_of(source.plan)
         elif source.sequential:

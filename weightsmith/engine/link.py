@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from weightsmith.checkpoint.renamed import RenamedSource
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.source import Source
 from weightsmith.checkpoint.workspace import write_errors
@@ -242,19 +243,18 @@ def begin(plan: Plan, unit: WorkUnit, arena: Arena) -> list[Ready]:
 
     Called by one thread at a time, in the order in which the output is made.
     """
-    return [
-        _begin_slot(plan.sources[slot.source], unit, index, arena)
-        for index, slot in enumerate(unit.segment.slots)
-    ]
+    return [_begin_slot(plan, unit, index, arena) for index in range(len(unit.segment.slots))]
 
 
-def _begin_slot(source: Source, unit: WorkUnit, index: int, arena: Arena) -> Ready:
+def _begin_slot(plan: Plan, unit: WorkUnit, index: int, arena: Arena) -> Ready:
     slot = unit.segment.slots[index]
+    source = plan.sources[slot.source]
+    link, name = link_of(plan, slot)
     span = unit.span(slot)
     size = nbytes(slot.spec.dtype, span.stop - span.start)
-    start = nbytes(slot.spec.dtype, span.start)
-    if isinstance(source, Link):
-        return source.begin(slot.spec.name, start, size, arena.below(index))
+    start = nbytes(slot.spec.dtype, slot.start + span.start)
+    if link is not None:
+        return link.begin(name, start, size, arena.below(index))
 
     def read() -> memoryview:
         return source.read(slot.spec.name, start, size, arena.area(index, size))
@@ -271,10 +271,24 @@ def _is_passed_on(unit: WorkUnit) -> bool:
     return segment.parameters is None and segment.slots[0].spec.dtype == unit.tensor.spec.dtype
 
 
+def behind(source: Source) -> Source:
+    """The source itself where others only rename its tensors."""
+    return source.source if isinstance(source, RenamedSource) else source
+
+
+def link_of(plan: Plan, slot: Slot) -> tuple[Link | None, str]:
+    """The link that makes a slot's tensor, if one does, and what it calls the tensor."""
+    source, name = plan.sources[slot.source], slot.spec.name
+    if isinstance(source, RenamedSource):
+        name = source.stored(name)
+        source = source.source
+    return (source if isinstance(source, Link) else None), name
+
+
 def links_of(plan: Plan) -> Iterator[Link]:
     """Every link that a plan is made of, each once, those that others read first."""
     seen: dict[int, Link] = {}
-    for source in plan.sources:
+    for source in map(behind, plan.sources):
         if isinstance(source, Link):
             for link in (*links_of(source.plan), source):
                 seen.setdefault(id(link), link)
@@ -283,18 +297,15 @@ def links_of(plan: Plan) -> Iterator[Link]:
 
 def needed_upstream(plan: Plan, segment: Segment) -> Upstream:
     """What the links among a segment's inputs ask of its units."""
-    found = [
-        source.upstream(slot.spec.name)
-        for slot in segment.slots
-        if not slot.whole and isinstance(source := plan.sources[slot.source], Link)
-    ]
+    makers = (link_of(plan, slot) for slot in segment.slots if not slot.whole)
+    found = [link.upstream(name) for link, name in makers if link is not None]
     return Upstream(
         any(each.rows for each in found), tuple(spec for each in found for spec in each.specs)
     )
 
 
 def late(
-    index: int, link: Link, tensors: Iterable[TensorPlan], usual: Granularity
+    index: int, source: Source, tensors: Iterable[TensorPlan], usual: Granularity
 ) -> dict[str, str]:
     """The tensors of a link that cannot be made as they are asked for.
 
@@ -303,41 +314,43 @@ def late(
 
     Args:
         index: of the link among the reader's inputs.
-        link: the link.
+        source: the link, perhaps under other names.
         tensors: the reader's output, in the order in which it is made.
         usual: granularity of the reader.
 
     Returns:
         For each, the last output tensor that is made of it.
     """
+    link = behind(source)
+    assert isinstance(link, Link)
     found: set[str] = set()
     last: dict[str, str] = {}
     for tensor in tensors:
         name = tensor.spec.name
-        for segment in tensor.segments:
-            for slot in segment.slots:
-                if slot.source == index:
-                    again = last.setdefault(slot.spec.name, name) != name
-                    if (
-                        again
-                        or slot.whole
-                        or link.shared
-                        or _ragged(tensor, segment, slot, link, usual)
-                    ):
-                        found.add(slot.spec.name)
-                    last[slot.spec.name] = name
+        for segment, slot in ((s, slot) for s in tensor.segments for slot in s.slots):
+            if slot.source == index:
+                read = slot.spec.name
+                stored = source.stored(read) if isinstance(source, RenamedSource) else read
+                again = last.setdefault(read, name) != name
+                ragged = link.upstream(stored).rows and not _whole_rows(
+                    tensor, segment, slot, source.header.by_name[read], usual
+                )
+                if again or slot.whole or link.shared or ragged:
+                    found.add(read)
+                last[read] = name
     return {name: last[name] for name in found}
 
 
-def _ragged(
-    tensor: TensorPlan, segment: Segment, slot: Slot, link: Link, usual: Granularity
+def _whole_rows(
+    tensor: TensorPlan, segment: Segment, slot: Slot, spec: TensorSpec, usual: Granularity
 ) -> bool:
-    row = _row(slot.spec)
-    return (
-        link.upstream(slot.spec.name).rows
-        and granularity_of(tensor, usual) is Granularity.ELEMENT
-        and (_row(tensor.spec) != row or segment.start % row > 0 or segment.stop % row > 0)
-    )
+    """Whether units that are cut at rows of an output tensor read whole rows of an input's."""
+    row = _row(spec)
+    if slot.start % row:
+        return False
+    if granularity_of(tensor, usual) is not Granularity.ELEMENT:
+        return True
+    return _row(tensor.spec) == row and not segment.start % row and not segment.stop % row
 
 
 def _row(spec: TensorSpec) -> int:

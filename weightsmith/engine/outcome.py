@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from weightsmith.engine.link import links_of
+from weightsmith.engine.link import behind, links_of
 from weightsmith.engine.plan import Plan
 
 
@@ -58,7 +58,11 @@ class Outcome:
         links = tuple(links_of(plan))
         of_links = []
         for link in links:
-            reading = [each for each in (*(x.plan for x in links), plan) if link in each.sources]
+            reading = [
+                each
+                for each in (*(x.plan for x in links), plan)
+                if link in map(behind, each.sources)
+            ]
             readers = ", ".join(each.link or "" for each in reading)
             of_links.append(cls._of(link.plan, readers, link.maker.sums))
         own = cls._of(plan, output, sums)

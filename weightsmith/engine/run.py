@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from weightsmith.checkpoint.sink import Sink
-from weightsmith.engine.link import Link, Ready, begin, links_of
+from weightsmith.engine.link import Ready, begin, link_of, links_of
 from weightsmith.engine.maker import Maker
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
@@ -182,12 +182,13 @@ class Run:
 
 def _reads_held(plan: Plan, tensor: TensorPlan) -> bool:
     """Whether a part of a tensor is made of a part of something that a link makes as a whole."""
-    return any(
-        isinstance(source := plan.sources[slot.source], Link) and source.is_held(slot.spec.name)
+    found = (
+        link_of(plan, slot)
         for segment in tensor.segments
         for slot in segment.slots
         if not slot.whole
     )
+    return any(link is not None and link.is_held(name) for link, name in found)
 
 
 def _thread_count(plan: Plan, workers: int, memory: int) -> int:
@@ -202,6 +203,8 @@ def _thread_count(plan: Plan, workers: int, memory: int) -> int:
 
 
 def _elements(tensor: TensorPlan) -> int:
-    """Size of the largest array that a whole tensor's unit holds."""
-    specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
-    return max([tensor.spec.numel, *(spec.numel for spec in specs)])
+    """Size of the largest array that a unit of an uncut tensor holds."""
+    return max(
+        max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
+        for segment in tensor.segments
+    )
