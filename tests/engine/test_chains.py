@@ -335,3 +335,41 @@ def test_what_cannot_be_a_chain(words: str, message: str, trio: Trio, here: Path
     done = weightsmith(*words.replace("BASE", str(trio.base)).split())
     assert_fails(done, 2, message)
     assert list(here.iterdir()) == []
+
+
+def test_a_recipe_of_steps_is_the_chain(
+    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(monkeypatch, models, here, "untied")
+    Path("recipe.yaml").write_text(
+        "steps:\n- name: grafted\n  run: graft base instruct tuned --scale 0.5\n"
+        "- timber base grafted\n- interpolate other - --lambda 0.8\n"
+    )
+    done = weightsmith("run", "recipe.yaml", "--jobs", "1", "-o", "recipe")
+    assert done.returncode == 0, done.stderr.decode()
+    chain(
+        [
+            ("graft", ["base", "instruct", "tuned"], {"scale": "0.5"}),
+            ("timber", ["base", "-"], {}),
+            ("interpolate", ["other", "-"], {"lam": "0.8"}),
+        ]
+    )
+    assert_same("recipe", "chain")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("steps: []", [], "a list of steps"),
+        ("steps: [cat base]\nmerge_method: linear", [], "and nothing else"),
+        ("steps: [{name: a}]", [], "has a name and a command to run"),
+        ("steps: [cat base, verify -]", [], "verify cannot be linked"),
+        ("steps: [cat base -o x]", [], "link 1 (cat): --output is for the whole chain"),
+        ("steps: [cat base]", ["--dtype", "fp16"], "--dtype is for the steps"),
+    ],
+)
+def test_what_is_no_recipe_of_steps(
+    recipe: str, options: list[str], message: str, here: Path
+) -> None:
+    Path("recipe.yaml").write_text(recipe)
+    assert_fails(weightsmith("run", "recipe.yaml", *options, "-o", "out"), 2, message)

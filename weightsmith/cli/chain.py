@@ -1,19 +1,19 @@
 """Commands joined by the word `then`: one process, no stream between them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from weightsmith.cli.app import build
 from weightsmith.cli.command import Command, carry_out
-from weightsmith.cli.options import run_parameters
+from weightsmith.cli.options import FIRST_ONLY, LAST_ONLY, run_parameters, settings_from
+from weightsmith.cli.screen import Screen
 from weightsmith.engine.chain import Step, link_label
+from weightsmith.engine.execute import execute_chain
 from weightsmith.errors import UsageError, WeightsmithError
 from weightsmith.operators.registry import operators
 
 THEN = "then"
-# How the whole run goes is for the first command to say, where it goes for the last.
-_FIRST_ONLY = ("jobs", "memory", "dry_run", "resume", "json", "quiet", "verbose")
-_LAST_ONLY = ("output", "shard_size")
 
 
 def is_chain(words: Sequence[str]) -> bool:
@@ -29,6 +29,34 @@ def run_chain(words: Sequence[str]) -> None:
     """
     commands = [_parse(link, number) for number, link in enumerate(_split(words))]
     carry_out(lambda: _steps(commands), commands)
+
+
+def run_steps(steps: Sequence[tuple[list[str], str | None]], given: Mapping[str, Any]) -> None:
+    """Carry out the steps of a recipe.
+
+    Args:
+        steps: the words of each command, and the name of its result.
+        given: the options of the whole run.
+    """
+    commands = [_parse(words, number) for number, (words, _) in enumerate(steps)]
+    whole = settings_from(dict(given))
+    parsed = []
+    for number, (command, (_, name)) in enumerate(zip(commands, steps, strict=True)):
+        try:
+            _check(command, first=False, last=False)
+            parsed.append(replace(command.step(), name=name))
+        except WeightsmithError as error:
+            error.within(link_label(number, command.operator.name, name))
+            raise
+    settings = {key: getattr(whole, key) for key in ("jobs", "memory", "resume", *LAST_ONLY)}
+    settings["force"] = whole.force or parsed[-1].settings.force
+    last = replace(parsed[-1], settings=replace(parsed[-1].settings, **settings))
+    screen = Screen("run", dict(given))
+    try:
+        outcome = execute_chain([*parsed[:-1], last], screen.observer, dry_run=given["dry_run"])
+    finally:
+        screen.close()
+    screen.report(outcome, dry_run=given["dry_run"])
 
 
 def _split(words: Sequence[str]) -> list[list[str]]:
@@ -48,9 +76,9 @@ def _split(words: Sequence[str]) -> list[list[str]]:
 
 def _parse(words: list[str], number: int) -> Command:
     known = operators()
-    if words[0] not in known and not words[0].startswith("-"):
+    if not words or (words[0] not in known and not words[0].startswith("-")):
         raise UsageError(
-            f"{words[0]} cannot be linked",
+            f"{words[0] if words else 'nothing'} cannot be linked",
             expected=f"one of {', '.join(known)}",
             remedy=f"join other commands by a pipe; a file called {THEN} is ./{THEN}",
         )
@@ -83,12 +111,12 @@ def _steps(commands: Sequence[Command]) -> list[Step]:
 def _check(command: Command, *, first: bool, last: bool) -> None:
     defaults = {each.name: each.default for each in run_parameters(command.operator.uses)}
     elsewhere = {
-        **({} if first else dict.fromkeys(_FIRST_ONLY, "first")),
-        **({} if last else dict.fromkeys(_LAST_ONLY, "last")),
+        **({} if first else dict.fromkeys(FIRST_ONLY, "first")),
+        **({} if last else dict.fromkeys(LAST_ONLY, "last")),
     }
     for name, place in elsewhere.items():
         if command.given[name] != defaults[name]:
             raise UsageError(
                 f"--{name.replace('_', '-')} is for the whole chain",
-                remedy=f"give it to the {place} command",
+                remedy=f"give it to the {place} command, or to run where a recipe has the steps",
             )

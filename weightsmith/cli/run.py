@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from inspect import Parameter, Signature
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from weightsmith.cli.command import option_parameter
-from weightsmith.cli.options import run_parameters, settings_from
+from weightsmith.cli.options import FIRST_ONLY, LAST_ONLY, run_parameters, settings_from
 from weightsmith.cli.screen import Screen
 from weightsmith.errors import InvalidFile, UsageError, WeightsmithError
 from weightsmith.operators.operator import OPTION
@@ -22,9 +23,10 @@ _LARGEST = 1 << 20
 
 
 def run(**given: Any) -> None:
-    """Carry out a recipe: a YAML file of mergekit's, as it is.
+    """Carry out a recipe: a YAML file with steps, or one of mergekit's, as it is.
 
-    Its merge methods linear, slerp, task_arithmetic, ties, dare_linear, dare_ties and passthrough;
+    A step is an operator's command; - or a name is the result of an earlier step. Of mergekit's,
+    the merge methods linear, slerp, task_arithmetic, ties, dare_linear, dare_ties and passthrough;
     what is not supported is refused by its name. Policies and options are those of the operators.
 
     \b
@@ -39,9 +41,14 @@ def run(**given: Any) -> None:
 
     screen = Screen("run", given)
     document = read_document(given["recipe"])
+    if "steps" in document:
+        _run_steps(document, given)
+        return
     if "merge_method" not in document:
         raise UsageError(
-            "not a recipe of a known kind", file=given["recipe"], expected="a merge_method"
+            "not a recipe of a known kind",
+            file=given["recipe"],
+            expected="steps, or a merge_method",
         )
     policies = {p.name: given[p.name] for p in _POLICIES if given[p.name] is not None}
     recipe = mergekit.read(document, policies, given["seed"])
@@ -57,6 +64,31 @@ def run(**given: Any) -> None:
     finally:
         screen.close()
     screen.report(outcome, dry_run=given["dry_run"])
+
+
+def _run_steps(document: Mapping[str, Any], given: dict[str, Any]) -> None:
+    from weightsmith.cli.chain import run_steps
+
+    belongs = {"recipe", "force", *FIRST_ONLY, *LAST_ONLY}
+    for parameter in _parameters():
+        name = parameter.name
+        if name not in belongs and given[name] != parameter.default:
+            raise UsageError(f"--{name.replace('_', '-')} is for the steps of this recipe")
+    steps = document["steps"]
+    if document.keys() != {"steps"} or not isinstance(steps, list) or not steps:
+        raise UsageError("a recipe of steps has a list of steps, and nothing else")
+    run_steps([_step(each) for each in steps], given)
+
+
+def _step(each: object) -> tuple[list[str], str | None]:
+    """The words of a step's command, and its name."""
+    if isinstance(each, str):
+        return shlex.split(each), None
+    if isinstance(each, dict) and each.keys() == {"name", "run"}:
+        name, command = each["name"], each["run"]
+        if isinstance(name, str) and isinstance(command, str):
+            return shlex.split(command), name
+    raise UsageError("a step is a command, or has a name and a command to run", got=each)
 
 
 def read_document(path: str) -> Mapping[str, Any]:
