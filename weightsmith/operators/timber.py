@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weightsmith.errors import UsageError, WeightsmithError
-from weightsmith.families import VOCABULARY, matches
+from weightsmith.families import FUSED_EXPERTS, VOCABULARY, matches
 from weightsmith.operators.delta import refuse_delta
 from weightsmith.operators.join import JoiningOperator, Match, join
 from weightsmith.operators.numbers import decimal, natural
@@ -124,7 +124,17 @@ class Timber(JoiningOperator):
             rule = (float(gammas[name]), ranks.get(name), energies.get(name))
             return match.plan(spec, match.slots, rule)
 
-        return Draft(joined.tensors(refine, request), joined.skipped, joined.config_patch)
+        fused = [name for name in gammas if gammas[name] != 1 and matches(name, FUSED_EXPERTS)]
+        warning = (
+            f"{len(fused)} tensors hold several experts, and each is taken for one matrix; "
+            "weightsmith experts --to separate first gives every expert its own"
+        )
+        return Draft(
+            joined.tensors(refine, request),
+            joined.skipped,
+            joined.config_patch,
+            warnings=(warning,) if fused else (),
+        )
 
     def _refines(self, item: Match | TensorPlan) -> bool:
         return (
