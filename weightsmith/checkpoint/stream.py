@@ -30,7 +30,7 @@ def widen_pipe(fd: int) -> None:
 
 
 def allow_files(count: int) -> None:
-    """Raise the limit on open files, as far as we may, to so many more than there are by default."""
+    """Raise the limit on open files by so many, as far as we may."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # Unix only
 
