@@ -25,6 +25,7 @@ from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
 from weightsmith.cli.generate import generate as generate_command
 from weightsmith.cli.inspect import inspect as inspect_command
 from weightsmith.cli.perplexity import perplexity as perplexity_command
+from weightsmith.cli.run import run as run_command
 from weightsmith.cli.sweep import sweep as sweep_command
 from weightsmith.cli.verify import verify as verify_command
 from weightsmith.operators.registry import operators
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate_command,
     "inspect": inspect_command,
     "perplexity": perplexity_command,
+    "run": run_command,
     "sweep": sweep_command,
     "verify": verify_command,
 }

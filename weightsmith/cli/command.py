@@ -47,7 +47,7 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         *(_argument(given) for given in operator.inputs if not given.flag),
         *(_named_input(given) for given in by_option),
         *(
-            _option(item.name, item.metadata[OPTION], item.default)
+            option_parameter(item.name, item.metadata[OPTION], item.default)
             for item in fields(operator)
             if OPTION in item.metadata
         ),
@@ -105,7 +105,8 @@ def _named_input(given: Input) -> Parameter:
     )
 
 
-def _option(name: str, described: Option, default: Any) -> Parameter:
+def option_parameter(name: str, described: Option, default: Any) -> Parameter:
+    """The parameter of a command's signature for a field of an operator."""
     many = described.per_tensor or described.repeated
     if described.convert is None:
         kind: Any = bool
