@@ -21,8 +21,10 @@ ROLES = ("base", "instruct", "tuned")
 PARAMETERS: dict[str, dict[str, Any]] = {
     "experts": {"to": "fused"},
     "interpolate": {"lam": "0.3"},
+    "layers": {"order": "0-1,1"},
     "memristor": {"device": "pcm"},
     "ptqtp": {"format": "dense"},
+    "slerp": {"t": "0.3"},
 }
 MIXTURES = {"qwen3_moe", "mixtral", "minimax", "phimoe", "deepseek_v3"}
 DECODERS = {"llama", "mistral", "qwen3"}

@@ -17,7 +17,11 @@ from weightsmith.errors import InvalidFile, UsageError, WeightsmithError
 from weightsmith.operators.operator import OPTION
 from weightsmith.operators.policies import JoiningOperator
 
-_POLICIES = [item for item in fields(JoiningOperator) if OPTION in item.metadata]
+_POLICIES = [
+    item
+    for item in fields(JoiningOperator)
+    if OPTION in item.metadata and not item.metadata[OPTION].repeated  # recipes rename nothing
+]
 _LARGEST = 1 << 20
 
 

@@ -14,6 +14,7 @@ from weightsmith.dtypes import DTYPES
 from weightsmith.engine.spool import waiting
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import Header
+from weightsmith.operators.float8 import refuse_casts
 from weightsmith.operators.heads import untied
 from weightsmith.operators.operator import Draft, InputView, Operator, Request, TensorPlan
 from weightsmith.operators.provenance import (
@@ -92,6 +93,7 @@ def make_plan(
         UsageError, Mismatch: whatever is wrong with the request, before anything is written.
     """
     draft = operator.plan(views, request)
+    refuse_casts(views, draft.tensors)
     if not draft.tensors:
         raise UsageError("no tensor is left for the output")
     if "spool" in operator.uses:
