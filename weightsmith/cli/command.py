@@ -25,14 +25,14 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         screen = Screen(operator.name, given)
         # An option left out keeps the field's default.
         parameters = {name: given[name] for name in own if given[name] not in (None, [])}
-        addresses = _addresses(operator.inputs, given)
         try:
+            asked = operator(**parameters)
             # An operator's own --device is no setting of the engine.
             shared = {name: value for name, value in given.items() if name not in own}
             settings = settings_from(shared)
             outcome = execute(
-                operator(**parameters),
-                addresses,
+                asked,
+                _addresses(asked, given),
                 settings,
                 screen.observer,
                 dry_run=given["dry_run"],
@@ -83,7 +83,8 @@ def _argument(given: Input) -> Parameter:
     help_text = f"{given.help}" + (" [default: - (standard input)]" if given.stdin else "")
     default: Any = Parameter.empty
     if given.stdin:
-        default = ["-"] if given.many else "-"
+        default = ["-"] if given.many else None
+        kind = kind if given.many else str | None
     argument = typer.Argument(
         metavar=f"[{shown}]" if given.stdin else shown, help=help_text, show_default=False
     )
@@ -106,12 +107,13 @@ def _named_input(given: Input) -> Parameter:
 
 
 def _option(name: str, described: Option, default: Any) -> Parameter:
+    listed = described.per_tensor or described.repeated
     if described.convert is None:
         kind: Any = bool
     else:
-        kind = list[str] if described.per_tensor else str | None
+        kind = list[str] if listed else str | None
     text = described.help[0].upper() + described.help[1:]
-    if described.convert is not None and default is not None:
+    if described.convert is not None and default not in (None, ()):
         text += f" [default: {default}]"
     option = typer.Option(
         described.flag,
@@ -119,7 +121,7 @@ def _option(name: str, described: Option, default: Any) -> Parameter:
         metavar=None if described.convert is None else _metavar(described),
         show_default=False,
     )
-    empty: Any = False if described.convert is None else ([] if described.per_tensor else None)
+    empty: Any = False if described.convert is None else ([] if listed else None)
     return Parameter(
         name, Parameter.KEYWORD_ONLY, default=empty, annotation=Annotated[kind, option]
     )
@@ -129,10 +131,12 @@ def _metavar(described: Option) -> str:
     return f"[GLOB=]{described.metavar}" if described.per_tensor else described.metavar
 
 
-def _addresses(inputs: tuple[Input, ...], given: dict[str, Any]) -> list[str]:
+def _addresses(operator: Operator, given: dict[str, Any]) -> list[str]:
     addresses: list[str] = []
-    for each in inputs:
+    for each in operator.inputs:
         value = given[each.role]
+        if value is None and each.stdin and operator.reads_stdin:
+            value = "-"
         if value is not None:
             addresses += value if each.many else [value]
     return addresses

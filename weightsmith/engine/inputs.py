@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from weightsmith.checkpoint.adapter import adapter_config
 from weightsmith.checkpoint.fingerprint import fingerprint
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.source import Source, open_source
@@ -53,6 +54,8 @@ def view(
         Tokenizer.of(sidecars.directory) if sidecars else None,
         source.identity(),
         identify,
+        described.many,
+        adapter_config(source),
     )
 
 

@@ -49,7 +49,7 @@ class Plan:
     @property
     def primary(self) -> Source:
         """The input that gives sharding and sidecar files."""
-        return self.sources[self.operator.primary]
+        return self.sources[_primary(self.operator, self.draft)]
 
     @property
     def tensors(self) -> tuple[TensorPlan, ...]:
@@ -90,8 +90,8 @@ def make_plan(
     else:
         spooled = {}
         _check_streams(sources, draft)
-    patch = _config_patch(operator, sources, draft, request)
-    primary = sources[operator.primary].header
+    primary = sources[_primary(operator, draft)].header
+    patch = _config_patch(primary, draft, request)
     provenance = None if draft.transparent else _provenance(operator, views, draft, request)
     metadata = {key: value for key, value in primary.metadata.items() if key not in TRANSIENT}
     if provenance is not None:
@@ -122,10 +122,12 @@ def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
                 position[slot.source] = end
 
 
-def _config_patch(
-    operator: Operator, sources: Sequence[Source], draft: Draft, request: Request
-) -> dict[str, Any]:
-    earlier = trusted_patch(sources[operator.primary].header.metadata)
+def _primary(operator: Operator, draft: Draft) -> int:
+    return operator.primary if draft.primary is None else draft.primary
+
+
+def _config_patch(primary: Header, draft: Draft, request: Request) -> dict[str, Any]:
+    earlier = trusted_patch(primary.metadata)
     asked = {"dtype": DTYPES[request.dtype].torch_name} if request.dtype else {}
     return earlier | asked | dict(draft.config_patch)
 
@@ -136,8 +138,9 @@ def _provenance(
     nodes: dict[str, Any] = {}
     for view in views:
         node = draft.lineage.get(view.role, view.lineage)
-        many = next(i for i in operator.inputs if i.role == view.role).many
-        nodes[view.role] = [*nodes.get(view.role, []), node] if many else node
+        if view.many and not isinstance(node, list):
+            node = [*nodes.get(view.role, []), node]
+        nodes[view.role] = node
     asked = {"dtype": request.dtype} if request.dtype else {}
     return {
         "operator": operator.name,

@@ -41,7 +41,8 @@ class Input:
         help: one line.
         stdin: whether it defaults to a stream on standard input.
         many: whether it takes all remaining arguments.
-        flag: such as "--stats": an option names it, and it may be left out. Last of all inputs.
+        flag: such as "--stats": an option names it, and it may be left out. Last of all inputs
+            but those that `Operator.further` adds.
     """
 
     role: str
@@ -62,14 +63,16 @@ class Option:
         convert: reads one value from text, raising ValueError; None for a switch.
         choices: the allowed values, if they are few.
         per_tensor: whether it takes a default and patterns (`PATTERN=VALUE`).
+        repeated: whether it may be given many times; `convert` gets a list of all texts.
     """
 
     flag: str
     help: str
     metavar: str
-    convert: Callable[[str], Any] | None
+    convert: Callable[[Any], Any] | None
     choices: tuple[str, ...] = ()
     per_tensor: bool = False
+    repeated: bool = False
 
 
 def option(
@@ -78,13 +81,15 @@ def option(
     *,
     default: Any,
     metavar: str = "VALUE",
-    convert: Callable[[str], Any] = str,
+    convert: Callable[[Any], Any] = str,
     choices: tuple[str, ...] = (),
     per_tensor: bool = False,
+    repeated: bool = False,
 ) -> Any:
     """Declare a field of an operator as an option of its command."""
     switch = isinstance(default, bool)
-    described = Option(flag, help, metavar, None if switch else convert, choices, per_tensor)
+    reads = None if switch else convert
+    described = Option(flag, help, metavar, reads, choices, per_tensor, repeated)
     return field(default=default, metadata={OPTION: described})
 
 
@@ -103,6 +108,8 @@ class InputView:
         tokenizer: its tokenizer, if it is known.
         identity: what tells its data from any other on this machine; None for a stream.
         identify: computes the fingerprint that another scheme gives ("sampled", "full", ...).
+        many: whether it is one of any number of inputs of its role.
+        adapter: the configuration of a low-rank adapter, if it is one.
     """
 
     role: str
@@ -115,6 +122,8 @@ class InputView:
     tokenizer: Tokenizer | None = None
     identity: object = None
     identify: Callable[[str], str] = lambda scheme: f"{scheme}:unknown"
+    many: bool = False
+    adapter: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,9 +188,10 @@ class Draft:
         metadata: entries to add to the output's `__metadata__`.
         warnings: what the user should know.
         lineage: nodes that stand for inputs in the provenance, by role, where the operator
-            knows better than the input itself.
+            knows better than the input itself; a list for a role of any number of inputs.
         transparent: nothing is changed, so the header and the provenance stay as they are.
         summary: lines for the end report that are known before any data.
+        primary: the input that gives sharding and sidecar files, if not the operator's own.
     """
 
     tensors: tuple[TensorPlan, ...]
@@ -192,6 +202,7 @@ class Draft:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     transparent: bool = False
     summary: tuple[str, ...] = ()
+    primary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +274,15 @@ class Operator:
             )
         )
 
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether an input that defaults to standard input is there at all if left out."""
+        return True
+
+    def further(self) -> tuple[tuple[Input, str], ...]:
+        """Inputs that the options name, with their addresses; they come after all others."""
+        return ()
+
     def function(self) -> Function:
         """Import what the arithmetic needs and return the function on one work unit.
 
@@ -297,6 +317,8 @@ def _convert(described: Option, given: Any) -> Any:
     assert described.convert is not None
     if isinstance(given, Values) or given is None:
         return given
+    if described.repeated:
+        return described.convert([given] if isinstance(given, str) else list(given))
     if described.per_tensor:
         return Values.parse(given, described.flag, described.convert)
     try:
