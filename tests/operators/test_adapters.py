@@ -407,3 +407,17 @@ def test_the_record_holds_what_decides(lora: Path, here: Path) -> None:
         records.append(json.loads(metadata["weightsmith.provenance"])["inputs"]["tuned"])
     assert records[0]["fingerprint"] == records[1]["fingerprint"]
     assert [record["adapter"]["lora_alpha"] for record in records] == [6, 12]
+
+
+def test_square_weights_go_by_the_family(lora: Path, here: Path) -> None:
+    """A Llama stores [out, in]; what fan_in_fan_out says counts where the family is not known."""
+    plain = graft(lora / "base", lora / "instruct", lora / "lora")
+    adapter = changed(lora, here / "fan", fan_in_fan_out=True)
+    for name, value in graft(lora / "base", lora / "instruct", adapter).items():
+        np.testing.assert_array_equal(value, plain[name])
+    for role in ("base", "instruct"):
+        content = (lora / role / "model.safetensors").read_bytes()
+        Path(f"{role}.safetensors").write_bytes(content)
+    unknown = graft("base.safetensors", "instruct.safetensors", adapter)
+    differ = {name for name, value in unknown.items() if (value != plain[name]).any()}
+    assert differ == {name for name in unknown if name.endswith("q_proj.weight")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from weightsmith.dtypes import is_arithmetic
 from weightsmith.errors import Mismatch, printable
-from weightsmith.families import LINEARS, TRANSPOSED, matches
+from weightsmith.families import DECODERS, LINEARS, TRANSPOSED, matches
 from weightsmith.header import TensorSpec
 from weightsmith.operators.configuration import config_of
 from weightsmith.operators.lora import LoraConfig
@@ -169,10 +169,13 @@ class Adapter:
         """
         if a.name.endswith(".lora_embedding_A"):
             return True
-        family = family_of(config_of(self.base[0])) in TRANSPOSED
+        family = family_of(config_of(self.base[0]))
         if made[0] != made[1]:
-            return spec.shape == made[::-1] and (family or self.config.transposed)
-        return matches(spec.name, LINEARS) if family else self.config.transposed
+            allowed = family in TRANSPOSED or self.config.transposed
+            return allowed and spec.shape == made[::-1]
+        if family in TRANSPOSED:
+            return matches(spec.name, LINEARS)
+        return self.config.transposed and family not in DECODERS
 
     def _check_shape(self, piece: TensorSpec, spec: TensorSpec) -> None:
         if piece.shape != spec.shape:
