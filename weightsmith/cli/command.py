@@ -47,7 +47,7 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         *(_argument(given) for given in operator.inputs if not given.flag),
         *(_named_input(given) for given in by_option),
         *(
-            _option(item.name, item.metadata[OPTION], item.default)
+            option_parameter(item.name, item.metadata[OPTION], item.default)
             for item in fields(operator)
             if OPTION in item.metadata
         ),
@@ -106,12 +106,13 @@ def _named_input(given: Input) -> Parameter:
     )
 
 
-def _option(name: str, described: Option, default: Any) -> Parameter:
-    listed = described.per_tensor or described.repeated
+def option_parameter(name: str, described: Option, default: Any) -> Parameter:
+    """The parameter of a command's signature for a field of an operator."""
+    many = described.per_tensor or described.repeated
     if described.convert is None:
         kind: Any = bool
     else:
-        kind = list[str] if listed else str | None
+        kind = list[str] if many else str | None
     text = described.help[0].upper() + described.help[1:]
     if described.convert is not None and default not in (None, ()):
         text += f" [default: {default}]"
@@ -121,7 +122,7 @@ def _option(name: str, described: Option, default: Any) -> Parameter:
         metavar=None if described.convert is None else _metavar(described),
         show_default=False,
     )
-    empty: Any = False if described.convert is None else ([] if listed else None)
+    empty: Any = False if described.convert is None else ([] if many else None)
     return Parameter(
         name, Parameter.KEYWORD_ONLY, default=empty, annotation=Annotated[kind, option]
     )

@@ -14,6 +14,7 @@ from weightsmith.dtypes import DTYPES
 from weightsmith.engine.spool import waiting
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import Header
+from weightsmith.operators.heads import untied
 from weightsmith.operators.operator import Draft, InputView, Operator, Request, TensorPlan
 from weightsmith.operators.provenance import (
     PROVENANCE,
@@ -56,6 +57,18 @@ class Plan:
         """The output's tensors in order."""
         return self.draft.tensors
 
+    @property
+    def shard_of(self) -> dict[str, str]:
+        """The primary's file for each tensor it has, and for each that is made of one."""
+        known = self.primary.shard_of
+        home = dict(known)
+        for tensor in self.tensors:
+            slots = [slot for segment in tensor.segments[:1] for slot in segment.slots]
+            files = [known[s.spec.name] for s in slots if s.spec.name in known]
+            if tensor.spec.name not in known and files:
+                home[tensor.spec.name] = files[0]
+        return home
+
     def fingerprint(self, layout: Layout) -> str:
         """What must be equal for an interrupted run to be continued."""
         inputs = [source.identity() for source in self.sources]
@@ -90,10 +103,12 @@ def make_plan(
     else:
         spooled = {}
         _check_streams(sources, draft)
-    primary = sources[_primary(operator, draft)].header
+    primary = views[_primary(operator, draft)]
     patch = _config_patch(primary, draft, request)
     provenance = None if draft.transparent else _provenance(operator, views, draft, request)
-    metadata = {key: value for key, value in primary.metadata.items() if key not in TRANSIENT}
+    metadata = {
+        key: value for key, value in primary.header.metadata.items() if key not in TRANSIENT
+    }
     if provenance is not None:
         metadata.setdefault("format", "pt")
         metadata |= {PROVENANCE: canonical(provenance)} | dict(draft.metadata)
@@ -126,10 +141,10 @@ def _primary(operator: Operator, draft: Draft) -> int:
     return operator.primary if draft.primary is None else draft.primary
 
 
-def _config_patch(primary: Header, draft: Draft, request: Request) -> dict[str, Any]:
-    earlier = trusted_patch(primary.metadata)
+def _config_patch(primary: InputView, draft: Draft, request: Request) -> dict[str, Any]:
+    earlier = trusted_patch(primary.header.metadata)
     asked = {"dtype": DTYPES[request.dtype].torch_name} if request.dtype else {}
-    return earlier | asked | dict(draft.config_patch)
+    return earlier | asked | untied(primary, draft) | dict(draft.config_patch)
 
 
 def _provenance(

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.operators import additions
 from weightsmith.operators.adapter import Adapter, refuse_adapter
-from weightsmith.operators.additions import Addition
 from weightsmith.operators.contribution import Contribution
 from weightsmith.operators.delta import refuse_delta
 from weightsmith.operators.join import Joined, JoiningOperator, Match, check_tokenizers, join
@@ -65,12 +64,11 @@ class Graft(JoiningOperator):
     scale: Values[Decimal] = option(
         "--scale", "factor on what TUNED changed", default="1", convert=decimal, per_tensor=True
     )
-    add: tuple[Addition, ...] = option(
+    add: tuple[str, ...] = option(
         additions.FLAG,
         "a further model, delta or adapter of BASE, and its scale (DELTA=GLOB=SCALE after that "
         "for a pattern)",
         default=(),
-        convert=additions.parse,
         repeated=True,
         metavar="DELTA=SCALE",
     )
@@ -94,7 +92,7 @@ class Graft(JoiningOperator):
 
     def further(self) -> tuple[tuple[Input, str], ...]:
         """See Operator."""
-        return tuple((_ADDED, each.address) for each in self.add)
+        return tuple((_ADDED, each.address) for each in additions.parse(self.add))
 
     def plan(self, inputs: Sequence[InputView], request: Request) -> Draft:
         """See Operator."""
@@ -130,7 +128,7 @@ class Graft(JoiningOperator):
 
     def _contributions(self, inputs: Sequence[InputView], force: bool) -> Iterator[Contribution]:
         """TUNED first; what is added follows in an order that is not that of the command line."""
-        added = iter(self.add)
+        added = iter(additions.parse(self.add))
         found = [
             Contribution.of(
                 inputs,
