@@ -50,3 +50,17 @@ class draws:  # a submodule  # noqa: N801
     def isas() -> list[str]: ...
     @staticmethod
     def use_isa(name: str, /) -> None: ...
+
+class low_rank:  # a submodule  # noqa: N801
+    @staticmethod
+    def product(
+        out: NDArray[np.float32],
+        left: NDArray[np.float32],
+        right: NDArray[np.float32],
+        scale: float,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def isas() -> list[str]: ...
+    @staticmethod
+    def use_isa(name: str, /) -> None: ...

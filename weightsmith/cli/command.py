@@ -25,14 +25,14 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         screen = Screen(operator.name, given)
         # An option left out keeps the field's default.
         parameters = {name: given[name] for name in own if given[name] not in (None, [])}
-        addresses = _addresses(operator.inputs, given)
         try:
+            asked = operator(**parameters)
             # An operator's own --device is no setting of the engine.
             shared = {name: value for name, value in given.items() if name not in own}
             settings = settings_from(shared)
             outcome = execute(
-                operator(**parameters),
-                addresses,
+                asked,
+                _addresses(asked, given),
                 settings,
                 screen.observer,
                 dry_run=given["dry_run"],
@@ -83,7 +83,8 @@ def _argument(given: Input) -> Parameter:
     help_text = f"{given.help}" + (" [default: - (standard input)]" if given.stdin else "")
     default: Any = Parameter.empty
     if given.stdin:
-        default = ["-"] if given.many else "-"
+        default = ["-"] if given.many else None
+        kind = kind if given.many else str | None
     argument = typer.Argument(
         metavar=f"[{shown}]" if given.stdin else shown, help=help_text, show_default=False
     )
@@ -131,10 +132,12 @@ def _metavar(described: Option) -> str:
     return f"[GLOB=]{described.metavar}" if described.per_tensor else described.metavar
 
 
-def _addresses(inputs: tuple[Input, ...], given: dict[str, Any]) -> list[str]:
+def _addresses(operator: Operator, given: dict[str, Any]) -> list[str]:
     addresses: list[str] = []
-    for each in inputs:
+    for each in operator.inputs:
         value = given[each.role]
+        if value is None and each.stdin and operator.reads_stdin:
+            value = "-"
         if value is not None:
             addresses += value if each.many else [value]
     return addresses

@@ -64,8 +64,10 @@ def execute(
     """
     if not dry_run:
         refuse_terminal(settings.output)
+    described = _describe(operator, len(addresses))
+    for given, address in operator.further():
+        described, addresses = [*described, given], [*addresses, address]
     with opened(addresses, observer.notice) as sources:
-        described = _describe(operator, len(sources))
         views = [
             view(
                 source,

@@ -51,7 +51,7 @@ class Plan:
     @property
     def primary(self) -> Source:
         """The input that gives sharding and sidecar files."""
-        return self.sources[self.operator.primary]
+        return self.sources[_primary(self.operator, self.draft)]
 
     @property
     def tensors(self) -> tuple[TensorPlan, ...]:
@@ -105,10 +105,12 @@ def make_plan(
     else:
         spooled = {}
         _check_streams(sources, draft)
-    patch = _config_patch(operator, views, draft, request)
-    primary = sources[operator.primary].header
+    primary = views[_primary(operator, draft)]
+    patch = _config_patch(primary, draft, request)
     provenance = None if draft.transparent else _provenance(operator, views, draft, request)
-    metadata = {key: value for key, value in primary.metadata.items() if key not in TRANSIENT}
+    metadata = {
+        key: value for key, value in primary.header.metadata.items() if key not in TRANSIENT
+    }
     if provenance is not None:
         metadata.setdefault("format", "pt")
         metadata |= {PROVENANCE: canonical(provenance)} | dict(draft.metadata)
@@ -137,10 +139,11 @@ def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
                 position[slot.source] = end
 
 
-def _config_patch(
-    operator: Operator, views: Sequence[InputView], draft: Draft, request: Request
-) -> dict[str, Any]:
-    primary = views[operator.primary]
+def _primary(operator: Operator, draft: Draft) -> int:
+    return operator.primary if draft.primary is None else draft.primary
+
+
+def _config_patch(primary: InputView, draft: Draft, request: Request) -> dict[str, Any]:
     earlier = trusted_patch(primary.header.metadata)
     asked = {"dtype": DTYPES[request.dtype].torch_name} if request.dtype else {}
     return earlier | asked | untied(primary, draft) | dict(draft.config_patch)
@@ -152,8 +155,9 @@ def _provenance(
     nodes: dict[str, Any] = {}
     for view in views:
         node = draft.lineage.get(view.role, view.lineage)
-        many = next(i for i in operator.inputs if i.role == view.role).many
-        nodes[view.role] = [*nodes.get(view.role, []), node] if many else node
+        if view.many and not isinstance(node, list):
+            node = [*nodes.get(view.role, []), node]
+        nodes[view.role] = node
     asked = {"dtype": request.dtype} if request.dtype else {}
     return {
         "operator": operator.name,
