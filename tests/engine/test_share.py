@@ -253,12 +253,17 @@ def test_what_a_machine_does_not_see(
 
     make_trio(here)
     ((job, given),) = jobs_of(here, monkeypatch)
-    missing = replace(job, addresses=(str(here / "elsewhere"),), plan="1")
-    with pytest.raises(WeightsmithError, match=r"does not see this path.*elsewhere"):
-        share.work(missing, given)
-    other = replace(job, addresses=(str(here / "instruct"),), plan="2")
+    (here / "base").rename("away")
+    with pytest.raises(
+        WeightsmithError, match=r"cannot open.*base/model.safetensors.*\n.*the same path"
+    ):
+        share.work(job, given)
+    (here / "instruct").rename("base")
     with pytest.raises(WeightsmithError, match="other data under this name"):
-        share.work(other, given)
+        share.work(job, given)
+    (here / "base/model.safetensors").write_bytes(encode(random_tensors(0, {"a": (3,)})))
+    with pytest.raises(WeightsmithError, match="another file than the run has there"):
+        share.work(job, given)
     old = replace(job, version="0.0.1")
     with pytest.raises(WeightsmithError, match=r"versions of weightsmith.*0\.0\.1"):
         share.work(old, given)

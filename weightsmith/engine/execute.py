@@ -95,7 +95,7 @@ def execute(
         if is_stream(settings.output):
             run = _run_stream(plan, layout, settings, observer)
         else:
-            run = _run_files(plan, layout, addresses, settings, observer, sidecars)
+            run = _run_files(plan, layout, settings, observer, sidecars)
         return Outcome.of(
             plan,
             settings.output,
@@ -163,7 +163,6 @@ def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observ
 def _run_files(
     plan: Plan,
     layout: Layout,
-    addresses: Sequence[str],
     settings: Settings,
     observer: Observer,
     sidecars: Sidecars | None,
@@ -188,7 +187,7 @@ def _run_files(
         if settings.executor == "local":
             run = _run(plan, sink, settings, observer, done)
         else:
-            run = _run_on_cluster(plan, layout, sink, addresses, settings, observer, done)
+            run = _run_on_cluster(plan, layout, sink, settings, observer, done)
         with journal.Journal(sink.workspace.journal, run.finished, sink.sync):
             run()
         _refuse_changed(plan.sources, before)
@@ -227,7 +226,6 @@ def _run_on_cluster(
     plan: Plan,
     layout: Layout,
     sink: FileSink,
-    addresses: Sequence[str],
     settings: Settings,
     observer: Observer,
     done: frozenset[str],
@@ -235,7 +233,7 @@ def _run_on_cluster(
     from weightsmith.engine.ray import RayRun
 
     observer.begin(_left(plan, done))
-    return RayRun(plan, layout, sink, addresses, settings, done=done, tick=observer.tick)
+    return RayRun(plan, layout, sink, settings, done=done, tick=observer.tick)
 
 
 def _left(plan: Plan, done: frozenset[str]) -> int:

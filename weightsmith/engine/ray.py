@@ -19,7 +19,7 @@ from weightsmith.checkpoint.sink import FileSink
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.run import refuse_overflows, uncut_memory
 from weightsmith.engine.settings import Settings
-from weightsmith.engine.share import Done, Job, Share, everywhere, shares, sight, work
+from weightsmith.engine.share import Done, Job, Share, pack, shares, sight, work
 from weightsmith.errors import Unfinished, UsageError, WeightsmithError
 
 # How long interrupted tasks may take to end; what they still write is of the run they belong to.
@@ -33,7 +33,6 @@ class RayRun:
         plan: what to do.
         layout: where its tensors go.
         sink: open, and laid out for the plan.
-        addresses: of the inputs.
         settings: threads and memory are those of one task.
         done: names of tensors that an earlier run has written.
         tick: called with the bytes of each share that is finished.
@@ -47,7 +46,6 @@ class RayRun:
         plan: Plan,
         layout: Layout,
         sink: FileSink,
-        addresses: Sequence[str],
         settings: Settings,
         *,
         done: frozenset[str] = frozenset(),
@@ -63,7 +61,7 @@ class RayRun:
         self._shares = shares(plan, layout, done)
         self._job = Job(
             plan.operator,
-            tuple(map(everywhere, addresses)),
+            pack(plan.sources),
             tuple(map(sight, plan.sources)),
             sink.workspace.tree,
             sink.workspace.journal,
@@ -72,7 +70,7 @@ class RayRun:
             settings.jobs or 1,
             settings.memory,
             settings.device.partition(":")[0],  # Ray says which card
-            everywhere(settings.cache) if settings.cache else None,
+            os.path.abspath(settings.cache) if settings.cache else None,
         )
 
     def __call__(self) -> None:

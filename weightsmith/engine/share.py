@@ -1,12 +1,13 @@
 """A share of a plan, done by a process that has nothing of the run but the same filesystem.
 
-Inputs are opened by their addresses and results written into the files that the run has laid out.
+Inputs are opened anew there, and results written into the files that the run has laid out.
 Doing a share twice, or two processes doing it at once, writes the same bytes to the same places.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -21,10 +22,9 @@ from weightsmith.checkpoint.sink import PlacedFiles
 from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
 from weightsmith.engine.cache import Cache
-from weightsmith.engine.inputs import opened
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.run import Run, uncut_memory
-from weightsmith.errors import Overflow, WeightsmithError
+from weightsmith.errors import Overflow, UsageError, WeightsmithError
 from weightsmith.header import Header
 from weightsmith.operators.operator import Draft, Operator, TensorPlan
 
@@ -41,7 +41,7 @@ class Job:
 
     Attributes:
         operator: what is done.
-        addresses: of the inputs, the same on every machine.
+        sources: the inputs, pickled: they travel as the paths of their files.
         sights: what `sight` said of each.
         tree: the directory that the output's files grow in.
         journal: names the plan whose files these are.
@@ -52,7 +52,7 @@ class Job:
     """
 
     operator: Operator
-    addresses: tuple[str, ...]
+    sources: bytes
     sights: tuple[str, ...]
     tree: Path
     journal: Path
@@ -92,9 +92,22 @@ class Done:
     overflows: Counter[str]
 
 
-def everywhere(address: str) -> str:
-    """An address that does not depend on the working directory."""
-    return address if "://" in address else os.path.abspath(address)
+def pack(sources: Sequence[Source]) -> bytes:
+    """The inputs, to be opened by another process.
+
+    Raises:
+        UsageError: one of them is nothing that can be opened anew.
+    """
+    for source in sources:
+        try:
+            pickle.dumps(source)
+        except (TypeError, AttributeError, pickle.PicklingError):
+            raise UsageError(
+                "this input cannot be read on other machines",
+                file=source.label,
+                remedy="--executor local, or write it to files first",
+            ) from None
+    return pickle.dumps(tuple(sources))
 
 
 def sight(source: Source) -> str:
@@ -204,17 +217,16 @@ class _Desk:
         if self._plan != job.plan:
             self._plan = None
             self._open.close()
-            for address in job.addresses:
-                if "://" not in address:
-                    _seen(Path(address))
-            self._sources = self._open.enter_context(opened(job.addresses, lambda _: None))
-            for address, source, expected in zip(
-                job.addresses, self._sources, job.sights, strict=True
-            ):
+            try:
+                self._sources = pickle.loads(job.sources)  # noqa: S301 - our own run made it
+            except WeightsmithError as error:
+                raise WeightsmithError(f"{gethostname()}: {error}", remedy=_REMEDY) from None
+            for source, expected in zip(self._sources, job.sights, strict=True):
+                self._open.callback(source.close)
                 if sight(source) != expected:
                     raise WeightsmithError(
                         f"{gethostname()} has other data under this name than the run",
-                        file=address,
+                        file=source.label,
                         remedy=_REMEDY,
                     )
             self._plan = job.plan
