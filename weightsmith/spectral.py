@@ -32,6 +32,7 @@ _MAX_ROUNDS = 4
 # Elements worked on at once: with their products they stay in a second-level cache of 2 MB.
 _BLOCK = 1 << 17
 _GRAM_BLOCK = 1 << 18
+_DEVICE_BLOCK = 1 << 24  # of a card, which is slow at small ones
 
 Cut = tuple[slice, slice]
 
@@ -194,6 +195,8 @@ def _blocks(matrix: Matrix, elements: int) -> Iterator[tuple[Cut, Tensor]]:
     """Cut along the larger side: where, and the part in float64 as [smaller side, length]."""
     rows = _smaller_is_rows(matrix)
     smaller, larger = sorted(matrix.shape)
+    if matrix.device.type != "cpu":
+        elements = _DEVICE_BLOCK
     step = max(1, elements // max(1, smaller))
     for start in range(0, larger, step):
         run = slice(start, min(start + step, larger))

@@ -18,7 +18,7 @@ from weightsmith.engine.card import README, model_card
 from weightsmith.engine.inputs import find_sidecars, opened, view
 from weightsmith.engine.outcome import Outcome
 from weightsmith.engine.plan import Plan, make_plan
-from weightsmith.engine.run import Run
+from weightsmith.engine.run import Run, require_device
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
     dry_check,
@@ -146,6 +146,8 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
 
 
 def _check_executor(settings: Settings) -> None:
+    if settings.executor == "local":
+        require_device(settings.device)
     if settings.executor not in ("local", "ray"):
         raise UsageError(f"--executor {settings.executor}", expected="local or ray")
     if settings.address is not None and settings.executor == "local":

@@ -8,6 +8,7 @@ those before them are written. Everything else happens in any order.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from weightsmith.checkpoint.sink import Writer
@@ -21,6 +22,8 @@ from weightsmith.operators.unit import Block, Unit
 
 # A tensor operator may hold about this many float32 copies of its matrix.
 _TENSOR_COPIES = 10
+# Threads where a card computes: one sends what it has read while the other's matrix is worked on.
+_ON_DEVICE = 2
 
 
 class Run:
@@ -63,7 +66,7 @@ class Run:
         self._tick = tick
         self._device = device
         self._cache = cache
-        self._workers = _thread_count(plan, workers, memory)
+        self._workers = _thread_count(plan, workers, memory, device)
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
         tensors = [tensor for tensor in plan.tensors if tensor.spec.name not in done]
@@ -112,21 +115,25 @@ class Run:
         self._check_ends()
 
     def _work(self, function: Function) -> None:
-        arena = Arena()
         try:
-            while (taken := self._take_unit(arena)) is not None:
-                number, unit, streamed = taken
-                inputs = self._read(unit, arena, streamed)
-                # Written from the same offset within a page as it lands on, the copy is fastest.
-                lead = self._sink.lead(unit.name, unit.out_start)
-                buffer = self._outlet.buffer(lead + unit.out_bytes)
-                out = buffer[lead : lead + unit.out_bytes]
-                overflows = self._compute(function, unit, out, inputs)
-                if self._stopped:
-                    return
-                self._outlet.put(Finished(number, unit, out, buffer, overflows))
+            with _stream(self._device):
+                self._take_and_make(function)
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             self._stop(error)
+
+    def _take_and_make(self, function: Function) -> None:
+        arena = Arena()
+        while (taken := self._take_unit(arena)) is not None:
+            number, unit, streamed = taken
+            inputs = self._read(unit, arena, streamed)
+            # Written from the same offset within a page as it lands on, the copy is fastest.
+            lead = self._sink.lead(unit.name, unit.out_start)
+            buffer = self._outlet.buffer(lead + unit.out_bytes)
+            out = buffer[lead : lead + unit.out_bytes]
+            overflows = self._compute(function, unit, out, inputs)
+            if self._stopped:
+                return
+            self._outlet.put(Finished(number, unit, out, buffer, overflows))
 
     def _stop(self, failure: BaseException | None = None) -> None:
         self._failure = self._failure or failure
@@ -238,8 +245,10 @@ def uncut_memory(tensors: Iterable[TensorPlan], usual: Granularity) -> int:
     return max((_TENSOR_COPIES * 4 * _elements(tensor) for tensor in uncut), default=0)
 
 
-def _thread_count(plan: Plan, workers: int, memory: int) -> int:
+def _thread_count(plan: Plan, workers: int, memory: int, device: str) -> int:
     needed = uncut_memory(plan.tensors, plan.operator.granularity)
+    if needed and device != "cpu":
+        return min(workers, _ON_DEVICE)
     return max(1, min(workers, memory // max(1, needed)))
 
 
@@ -247,6 +256,22 @@ def _elements(tensor: TensorPlan) -> int:
     """Size of the largest array that a whole tensor's unit holds."""
     specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
     return max([tensor.spec.numel, *(spec.numel for spec in specs)])
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError unless this machine has the device."""
+    if device != "cpu":
+        from weightsmith.staging import require  # needs torch
+
+        require(device)
+
+
+def _stream(device: str) -> AbstractContextManager[None]:
+    if device == "cpu":
+        return nullcontext()
+    from weightsmith.staging import own_stream  # needs torch
+
+    return own_stream(device)
 
 
 def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:

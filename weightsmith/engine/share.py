@@ -23,7 +23,7 @@ from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
 from weightsmith.engine.cache import Cache
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.run import Run, uncut_memory
+from weightsmith.engine.run import Run, require_device, uncut_memory
 from weightsmith.errors import Overflow, UsageError, WeightsmithError
 from weightsmith.header import Header
 from weightsmith.operators.operator import Draft, Operator, TensorPlan
@@ -172,6 +172,7 @@ def work(job: Job, share: Share) -> Done:
             expected=job.version,
             got=f"{weightsmith.__version__} on {gethostname()}",
         )
+    require_device(job.device)
     sources = _desk.sources(job)
     header = Header(tuple(tensor.spec for tensor in share.tensors))
     plan = Plan(job.operator, sources, Draft(share.tensors), header, {}, None)

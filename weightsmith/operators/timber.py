@@ -138,7 +138,7 @@ class Timber(JoiningOperator):
         """See Operator."""
         import torch
 
-        from weightsmith.matrices import Difference, StoredMatrix
+        from weightsmith.matrices import StoredMatrix, difference
         from weightsmith.spectral import NotFinite, damp_tail
 
         def refine(unit: Any) -> int:
@@ -148,7 +148,7 @@ class Timber(JoiningOperator):
             )
             gamma, k, energy = unit.parameters
             # As the paper's script: the difference in float32, everything that decides in float64.
-            delta = Difference(instruct, base, torch.device(unit.device))
+            delta = difference(instruct, base, torch.device(unit.device))
             try:
                 spectrum = _spectrum(unit, delta)
             except NotFinite:
