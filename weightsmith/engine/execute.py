@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,8 @@ def execute(
         if is_stream(settings.output):
             run = _run_stream(plan, layout, settings, observer)
         else:
-            run = _run_files(plan, layout, settings, observer, sidecars)
+            with _machines(settings):
+                run = _run_files(plan, layout, settings, observer, sidecars)
         return Outcome.of(
             plan,
             settings.output,
@@ -222,6 +224,14 @@ def _finished_before(
         observer.notice("nothing to resume; starting anew")
         return None
     return done
+
+
+def _machines(settings: Settings) -> AbstractContextManager[None]:
+    if settings.executor == "local":
+        return nullcontext()
+    from weightsmith.engine.ray import connected
+
+    return connected(settings.address)
 
 
 def _run_on_cluster(

@@ -22,6 +22,9 @@ from weightsmith.engine.settings import Settings
 from weightsmith.engine.share import Done, Job, Share, pack, shares, sight, work
 from weightsmith.errors import Unfinished, UsageError, WeightsmithError
 
+# Libraries that split a product among threads may add up in another order, and get in each other's
+# way where several tasks share a machine.
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 # How long interrupted tasks may take to end; what they still write is of the run they belong to.
 _PATIENCE = 30.0
 
@@ -82,22 +85,22 @@ class RayRun:
         """
         self._sink.sync()  # the headers, before another machine writes beside them
         overflows: Counter[str] = Counter()
-        with _connected(self._settings.address) as ray:
-            needs = [self._needs(share) for share in self._shares]
-            _refuse_too_small(ray, needs)
-            job = ray.put(self._job)
-            task = ray.remote(work)
-            pending = {
-                task.options(**need).remote(job, share): share
-                for need, share in zip(needs, self._shares, strict=True)
-            }
-            try:
-                while pending:
-                    (ready,), _ = ray.wait([*pending], num_returns=1)
-                    overflows += self._take(pending.pop(ready), _result(ray, ready))
-            except BaseException:
-                _cancel(ray, [*pending])
-                raise
+        ray = _ray()
+        needs = [self._needs(share) for share in self._shares]
+        self._refuse_too_small(ray.nodes(), needs)
+        job = ray.put(self._job)
+        task = ray.remote(work)
+        pending = {
+            task.options(**need, runtime_env={"env_vars": _ONE_THREAD}).remote(job, share): share
+            for need, share in zip(needs, self._shares, strict=True)
+        }
+        try:
+            while pending:
+                (ready,), _ = ray.wait([*pending], num_returns=1)
+                overflows += self._take(pending.pop(ready), _result(ray, ready))
+        except BaseException:
+            _cancel(ray, [*pending])
+            raise
         refuse_overflows(overflows, self._plan, self._sink.label)
 
     def _needs(self, share: Share) -> dict[str, float]:
@@ -106,6 +109,23 @@ class RayRun:
         gpus = {"num_gpus": 1} if self._settings.device != "cpu" else {}
         memory = max(self._settings.memory, uncut)
         return {"num_cpus": self._job.threads, "memory": memory, **gpus}
+
+    def _refuse_too_small(
+        self, nodes: Sequence[dict[str, Any]], needs: Sequence[dict[str, float]]
+    ) -> None:
+        """Raise where no machine is large enough: Ray would wait for one for ever."""
+        machines = [node["Resources"] for node in nodes if node["Alive"]]
+        names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+        for need in needs:
+            wanted = {names[key]: value for key, value in need.items()}
+            if any(all(m.get(k, 0) >= v for k, v in wanted.items()) for m in machines):
+                continue
+            raise (Unfinished if self.done else WeightsmithError)(
+                "no machine of the cluster is large enough for a task",
+                expected=_listed(wanted),
+                got="; ".join(_listed({k: m.get(k, 0) for k in wanted}) for m in machines),
+                remedy="fewer --jobs, less --memory, or larger machines",
+            )
 
     def _take(self, share: Share, done: Done) -> Counter[str]:
         self.finished.extend(done.finished)
@@ -132,15 +152,28 @@ def _result(ray: Any, ready: Any) -> Done:
     return done
 
 
+def _ray() -> Any:
+    import ray
+
+    return ray
+
+
 @contextmanager
-def _connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected; the connection ends with the block unless it was there before."""
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster; the connection ends with the block unless it was there before.
+
+    Args:
+        address: of the cluster; None where Ray is to find or start one.
+
+    Raises:
+        UsageError: there is no Ray.
+        WeightsmithError: there is no cluster.
+    """
     if find_spec("ray") is None:
         raise UsageError("--executor ray needs Ray", remedy="pip install 'weightsmith[ray]'")
     # Where no cluster is named and none runs, one is started, which would report to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
+    ray = _ray()
     ours = not ray.is_initialized()
     if ours:
         try:
@@ -155,27 +188,11 @@ def _connected(address: str | None) -> Iterator[Any]:
                 f"no Ray cluster: {error}", file=address, remedy="ray start --head starts one"
             ) from None
     try:
-        yield ray
+        yield
     finally:
         if ours:
             ray.shutdown()
 
 
-def _refuse_too_small(ray: Any, needs: Sequence[dict[str, float]]) -> None:
-    """Raise where no machine is large enough: Ray would wait for one for ever."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-    for need in needs:
-        if not any(
-            all(node.get(names[key], 0) >= value for key, value in need.items()) for node in nodes
-        ):
-            wanted = ", ".join(f"{value:,} {names[key]}" for key, value in need.items())
-            raise WeightsmithError(
-                "no machine of the cluster is large enough for a task",
-                expected=wanted,
-                got="; ".join(
-                    ", ".join(f"{node.get(names[key], 0):,.0f} {names[key]}" for key in need)
-                    for node in nodes
-                ),
-                remedy="fewer --jobs, less --memory, or larger machines",
-            )
+def _listed(resources: dict[str, float]) -> str:
+    return ", ".join(f"{value:,.0f} {name}" for name, value in resources.items())
