@@ -82,3 +82,15 @@ def test_singular_statistics() -> None:
         inverse_factor(torch.ones(3, 3) - 2 * torch.eye(3))
     unseen = damped(np.zeros((3, 3), np.float32), 0.01)
     assert np.array_equal(unseen, np.eye(3, dtype=np.float32))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_card() -> None:
+    weights, hessian = problem()
+    encoding = TritEncoding(weights.shape, "F32", 2, 64)
+    raised = damped(hessian, 0.01)
+    card, cpu = (feedback(weights, raised, encoding, device=d) for d in ("cuda", "cpu"))
+    # Another factor in the last bit moves single weights to another level, and what follows.
+    assert card.error == pytest.approx(cpu.error, rel=0.01)
+    assert card.norm == pytest.approx(cpu.norm, rel=1e-5)
