@@ -100,6 +100,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> OneProcess:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     make_trio(root, shard_size=4000)
+    other = {f"other.{name}": given for name, given in random_tensors(2).items()}
+    write_directory(root / "renamed", other)
     tiny_model(root / "small", tie_word_embeddings=True)
     package.ptqtp(root / "small", output=root / "packed", embeddings="int8")
     return root
@@ -115,6 +117,11 @@ COMMANDS: list[tuple[str, list[str], dict[str, Any]]] = [
     ("rotate", ["small"], {"seed": 1}),
     ("ptqtp", ["small"], {"planes": "3"}),
     ("unpack", ["packed"], {}),
+    ("graft", ["base", "renamed", "tuned"], {"rename": "instruct:s/^other\\.//"}),
+    ("slerp", ["base", "instruct"], {"t": "0.3"}),
+    ("ties", ["base", "tuned", "instruct"], {"density": "0.5,0.3"}),
+    ("dare", ["base", "tuned", "instruct"], {"density": "0.3", "seed": 1}),
+    ("layers", ["base"], {"order": "1,0,1"}),
     ("memristor", ["small"], {"device": "pcm", "time": "1d", "scale": "tensor"}),
 ]
 

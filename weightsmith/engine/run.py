@@ -168,7 +168,7 @@ class Run:
         slot = unit.segment.slots[index]
         span = unit.span(slot)
         size = nbytes(slot.spec.dtype, span.stop - span.start)
-        start = nbytes(slot.spec.dtype, span.start)
+        start = nbytes(slot.spec.dtype, slot.start + span.start)
         area = arena.area(index, size)
         return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
 
@@ -253,9 +253,11 @@ def _thread_count(plan: Plan, workers: int, memory: int, device: str) -> int:
 
 
 def _elements(tensor: TensorPlan) -> int:
-    """Size of the largest array that a whole tensor's unit holds."""
-    specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
-    return max([tensor.spec.numel, *(spec.numel for spec in specs)])
+    """Size of the largest array that a unit of an uncut tensor holds."""
+    return max(
+        max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
+        for segment in tensor.segments
+    )
 
 
 def require_device(device: str) -> None:
