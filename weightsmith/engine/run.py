@@ -7,20 +7,23 @@ those before them are written. Everything else happens in any order.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from weightsmith.checkpoint.sink import Sink
+from weightsmith.checkpoint.sink import Writer
 from weightsmith.engine.cache import Cache
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.units import Arena, WorkUnit, cut, granularity_of, nbytes
-from weightsmith.errors import WeightsmithError
+from weightsmith.errors import Overflow
 from weightsmith.operators.operator import Function, Granularity, TensorPlan
 from weightsmith.operators.unit import Block, Unit
 
 # A tensor operator may hold about this many float32 copies of its matrix.
 _TENSOR_COPIES = 10
+# Threads where a card computes: one sends what it has read while the other's matrix is worked on.
+_ON_DEVICE = 2
 
 
 class Run:
@@ -40,12 +43,13 @@ class Run:
         done: as given.
         finished: tensors that are complete and free of overflow, in the order of completion.
         sums: what the operator reported of each tensor, added up.
+        overflows: how many values of a tensor were too large for its dtype.
     """
 
     def __init__(
         self,
         plan: Plan,
-        sink: Sink,
+        sink: Writer,
         *,
         workers: int,
         memory: int,
@@ -62,12 +66,12 @@ class Run:
         self._tick = tick
         self._device = device
         self._cache = cache
-        self._workers = _thread_count(plan, workers, memory)
+        self._workers = _thread_count(plan, workers, memory, device)
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
         tensors = [tensor for tensor in plan.tensors if tensor.spec.name not in done]
         self._left = Counter({t.spec.name: sum(1 for _ in self._cut(t)) for t in tensors})
-        self._overflows: Counter[str] = Counter()
+        self.overflows: Counter[str] = Counter()
         self._last = sum(self._left.values()) - 1
         self._units = enumerate(unit for tensor in tensors for unit in self._cut(tensor))
         self._take = threading.Lock()
@@ -111,21 +115,25 @@ class Run:
         self._check_ends()
 
     def _work(self, function: Function) -> None:
-        arena = Arena()
         try:
-            while (taken := self._take_unit(arena)) is not None:
-                number, unit, streamed = taken
-                inputs = self._read(unit, arena, streamed)
-                # Written from the same offset within a page as it lands on, the copy is fastest.
-                lead = self._sink.lead(unit.name, unit.out_start)
-                buffer = self._outlet.buffer(lead + unit.out_bytes)
-                out = buffer[lead : lead + unit.out_bytes]
-                overflows = self._compute(function, unit, out, inputs)
-                if self._stopped:
-                    return
-                self._outlet.put(Finished(number, unit, out, buffer, overflows))
+            with _stream(self._device):
+                self._take_and_make(function)
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             self._stop(error)
+
+    def _take_and_make(self, function: Function) -> None:
+        arena = Arena()
+        while (taken := self._take_unit(arena)) is not None:
+            number, unit, streamed = taken
+            inputs = self._read(unit, arena, streamed)
+            # Written from the same offset within a page as it lands on, the copy is fastest.
+            lead = self._sink.lead(unit.name, unit.out_start)
+            buffer = self._outlet.buffer(lead + unit.out_bytes)
+            out = buffer[lead : lead + unit.out_bytes]
+            overflows = self._compute(function, unit, out, inputs)
+            if self._stopped:
+                return
+            self._outlet.put(Finished(number, unit, out, buffer, overflows))
 
     def _stop(self, failure: BaseException | None = None) -> None:
         self._failure = self._failure or failure
@@ -199,14 +207,14 @@ class Run:
         name = done.unit.name
         if done.overflows:
             with self._counts:
-                self._overflows[name] += done.overflows
+                self.overflows[name] += done.overflows
         if self._sink.ordered and done.number == self._last:
             # A stream must not be complete unless all is well: its reader takes it at its word.
             self._check_ends()
         self._sink.write(name, done.unit.out_start, done.data)
         with self._counts:
             self._left[name] -= 1
-            if not self._left[name] and not self._overflows[name]:
+            if not self._left[name] and not self.overflows[name]:
                 self.finished.append(name)
             self._tick(len(done.data))
 
@@ -214,24 +222,34 @@ class Run:
         """All inputs ended where their headers say, and no value has overflowed."""
         for source in self._plan.sources:
             source.finish()
-        if not self._overflows:
-            return
-        name = next(iter(self._overflows))
-        dtype = self._plan.header.by_name[name].dtype
-        raise WeightsmithError(
-            f"{self._overflows.total()} values in {len(self._overflows)} tensors are too large "
-            f"for {dtype}",
-            file=self._sink.label,
-            tensor=name,
-            remedy="--dtype bfloat16 or float32 has room for them",
-        )
+        refuse_overflows(self.overflows, self._plan, self._sink.label)
 
 
-def _thread_count(plan: Plan, workers: int, memory: int) -> int:
-    usual = plan.operator.granularity
-    uncut = [t for t in plan.tensors if granularity_of(t, usual) is Granularity.TENSOR]
-    largest = max((4 * _elements(tensor) for tensor in uncut), default=1)
-    return max(1, min(workers, memory // max(1, _TENSOR_COPIES * largest)))
+def refuse_overflows(overflows: Counter[str], plan: Plan, label: str) -> None:
+    """Raise Overflow if any value of these tensors was too large; it names the first of them."""
+    if not overflows:
+        return
+    name = next(tensor.spec.name for tensor in plan.tensors if tensor.spec.name in overflows)
+    raise Overflow(
+        f"{overflows.total()} values in {len(overflows)} tensors are too large "
+        f"for {plan.header.by_name[name].dtype}",
+        file=label,
+        tensor=name,
+        remedy="--dtype bfloat16 or float32 has room for them",
+    )
+
+
+def uncut_memory(tensors: Iterable[TensorPlan], usual: Granularity) -> int:
+    """Bytes that the largest of the tensors needs that cannot be cut; 0 if all can be."""
+    uncut = (t for t in tensors if granularity_of(t, usual) is Granularity.TENSOR)
+    return max((_TENSOR_COPIES * 4 * _elements(tensor) for tensor in uncut), default=0)
+
+
+def _thread_count(plan: Plan, workers: int, memory: int, device: str) -> int:
+    needed = uncut_memory(plan.tensors, plan.operator.granularity)
+    if needed and device != "cpu":
+        return min(workers, _ON_DEVICE)
+    return max(1, min(workers, memory // max(1, needed)))
 
 
 def _elements(tensor: TensorPlan) -> int:
@@ -240,6 +258,22 @@ def _elements(tensor: TensorPlan) -> int:
         max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
         for segment in tensor.segments
     )
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError unless this machine has the device."""
+    if device != "cpu":
+        from weightsmith.staging import require  # needs torch
+
+        require(device)
+
+
+def _stream(device: str) -> AbstractContextManager[None]:
+    if device == "cpu":
+        return nullcontext()
+    from weightsmith.staging import own_stream  # needs torch
+
+    return own_stream(device)
 
 
 def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:

@@ -148,7 +148,7 @@ class Timber(JoiningOperator):
         """See Operator."""
         import torch
 
-        from weightsmith.matrices import Difference, StoredMatrix
+        from weightsmith.matrices import StoredMatrix, difference
         from weightsmith.spectral import NotFinite, add_damped
 
         def refine(unit: Any) -> int:
@@ -158,7 +158,7 @@ class Timber(JoiningOperator):
             )
             gamma, k, energy = unit.parameters
             # As the paper's script: the difference in float32, everything that decides in float64.
-            delta = Difference(instruct, base, torch.device(unit.device))
+            delta = difference(instruct, base, torch.device(unit.device))
             try:
                 spectrum = _spectrum(unit, delta)
             except NotFinite:
@@ -171,7 +171,7 @@ class Timber(JoiningOperator):
             overflows = 0
             # A bfloat16 result hides what float32 loses in the product with the projector.
             exact = out.dtype != "BF16"
-            for cut, values in add_damped(base, delta, spectrum, kept, gamma, exact=exact):
+            for cut, values in add_damped(delta.right, delta, spectrum, kept, gamma, exact=exact):
                 overflows += out.store(cut, values.cpu())
             return overflows
 
