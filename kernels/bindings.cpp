@@ -11,6 +11,7 @@
 
 #include "draws/bindings.hpp"
 #include "elementwise/cpu.hpp"
+#include "task_vectors/bindings.hpp"
 #include "ternary_gemm/bindings.hpp"
 #include "trit_fit/bindings.hpp"
 
@@ -88,6 +89,8 @@ NB_MODULE(_native, m) {
 
     nb::module_ draws = m.def_submodule("draws");
     bind_draws(draws);
+    nb::module_ task_vectors = m.def_submodule("task_vectors");
+    bind_task_vectors(task_vectors);
     nb::module_ trit_fit = m.def_submodule("trit_fit");
     bind_trit_fit(trit_fit);
     nb::module_ ternary_gemm = m.def_submodule("ternary_gemm");
