@@ -107,12 +107,13 @@ def _named_input(given: Input) -> Parameter:
 
 def option_parameter(name: str, described: Option, default: Any) -> Parameter:
     """The parameter of a command's signature for a field of an operator."""
+    many = described.per_tensor or described.repeated
     if described.convert is None:
         kind: Any = bool
     else:
-        kind = list[str] if described.per_tensor else str | None
+        kind = list[str] if many else str | None
     text = described.help[0].upper() + described.help[1:]
-    if described.convert is not None and default is not None:
+    if described.convert is not None and default not in (None, ()):
         text += f" [default: {default}]"
     option = typer.Option(
         described.flag,
@@ -120,7 +121,7 @@ def option_parameter(name: str, described: Option, default: Any) -> Parameter:
         metavar=None if described.convert is None else _metavar(described),
         show_default=False,
     )
-    empty: Any = False if described.convert is None else ([] if described.per_tensor else None)
+    empty: Any = False if described.convert is None else ([] if many else None)
     return Parameter(
         name, Parameter.KEYWORD_ONLY, default=empty, annotation=Annotated[kind, option]
     )

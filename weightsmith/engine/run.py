@@ -160,7 +160,7 @@ class Run:
         slot = unit.segment.slots[index]
         span = unit.span(slot)
         size = nbytes(slot.spec.dtype, span.stop - span.start)
-        start = nbytes(slot.spec.dtype, span.start)
+        start = nbytes(slot.spec.dtype, slot.start + span.start)
         area = arena.area(index, size)
         return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
 
@@ -235,9 +235,11 @@ def _thread_count(plan: Plan, workers: int, memory: int) -> int:
 
 
 def _elements(tensor: TensorPlan) -> int:
-    """Size of the largest array that a whole tensor's unit holds."""
-    specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
-    return max([tensor.spec.numel, *(spec.numel for spec in specs)])
+    """Size of the largest array that a unit of an uncut tensor holds."""
+    return max(
+        max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
+        for segment in tensor.segments
+    )
 
 
 def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:
