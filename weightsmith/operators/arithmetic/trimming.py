@@ -91,7 +91,8 @@ class _Drawn:
         draws.draw_bits(bits, self.key, row)
         mine = bits.reshape(-1)[skipped : skipped + len(vector)]
         limit = np.uint32(min(round(self.density * 2**32), 2**32 - 1))
-        vector *= mine < limit
+        with np.errstate(invalid="ignore"):  # infinity times 0 is NaN, and refused like it
+            vector *= mine < limit
         vector *= np.float32(self.factor)
 
 
