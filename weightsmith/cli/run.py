@@ -17,10 +17,9 @@ from weightsmith.errors import InvalidFile, UsageError, WeightsmithError
 from weightsmith.operators.operator import OPTION
 from weightsmith.operators.policies import JoiningOperator
 
+# Names are not changed in a recipe: it does not call its models by roles.
 _POLICIES = [
-    item
-    for item in fields(JoiningOperator)
-    if OPTION in item.metadata and not item.metadata[OPTION].repeated  # recipes rename nothing
+    item for item in fields(JoiningOperator) if OPTION in item.metadata and item.name != "rename"
 ]
 _LARGEST = 1 << 20
 
