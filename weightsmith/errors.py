@@ -56,6 +56,13 @@ class WeightsmithError(Exception):
         if remedy is not None:
             message += f"\n  {printable(remedy)}"
         super().__init__(message)
+        self._within: str | None = None
+
+    def within(self, link: str | None) -> None:
+        """Say in which link of a chain it happened; the first who says so is right."""
+        if link is not None and self._within is None:
+            self._within = link
+            self.args = (f"{link}: {self.args[0]}", *self.args[1:])
 
     def __reduce__(self) -> tuple[Any, ...]:
         # From another process the message arrives made: it must not be made a second time.

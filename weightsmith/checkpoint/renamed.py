@@ -28,32 +28,33 @@ class RenamedSource:
         ]
         self.header = Header(tuple(specs), source.header.metadata)
         self.shard_of = {names.get(name, name): file for name, file in source.shard_of.items()}
-        self._source = source
+        self.source = source
         self._old = {new: old for old, new in names.items()}
 
-    def _stored(self, tensor: str) -> str:
+    def stored(self, tensor: str) -> str:
+        """The name of a tensor where the data is."""
         return self._old.get(tensor, tensor)
 
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
         """See Source."""
-        return self._source.read(self._stored(tensor), start, nbytes, area)
+        return self.source.read(self.stored(tensor), start, nbytes, area)
 
     def keep(self, tensors: Iterable[str]) -> None:
         """See Source."""
-        self._source.keep(map(self._stored, tensors))
+        self.source.keep(map(self.stored, tensors))
 
     def drop(self, tensor: str) -> None:
         """See Source."""
-        self._source.drop(self._stored(tensor))
+        self.source.drop(self.stored(tensor))
 
     def finish(self) -> None:
         """See Source."""
-        self._source.finish()
+        self.source.finish()
 
     def identity(self) -> object:
         """See Source."""
-        return self._source.identity()
+        return self.source.identity()
 
     def close(self) -> None:
         """See Source."""
-        self._source.close()
+        self.source.close()

@@ -85,6 +85,10 @@ class StreamSink:
     def discard(self) -> None:
         """What is written is written; the reader sees a short stream."""
 
+    def close(self) -> None:
+        """Close our end: the reader need not wait for the end of this process."""
+        os.close(self._fd)
+
 
 def check_target(target: Path, *, directory: bool, force: bool) -> None:
     """Raise UsageError unless the target may be written: it is free, or may be replaced.

@@ -2,8 +2,8 @@
 
 import re
 import textwrap
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from inspect import Parameter, Signature
 from typing import Annotated, Any
 
@@ -11,37 +11,74 @@ import typer
 
 from weightsmith.cli.options import run_parameters, settings_from
 from weightsmith.cli.screen import Screen
-from weightsmith.engine.execute import execute
+from weightsmith.engine.chain import Step
+from weightsmith.engine.execute import execute_chain
 from weightsmith.errors import NoInput, UsageError
 from weightsmith.operators.operator import OPTION, Input, Operator, Option
 
 
-def command_of(operator: type[Operator]) -> Callable[..., None]:
-    """A function that typer turns into the operator's command."""
-    own = [item.name for item in fields(operator) if OPTION in item.metadata]
+@dataclass(frozen=True)
+class Command:
+    """An operator's command as it was given.
+
+    Attributes:
+        operator: the class.
+        given: the values of all arguments and options, by parameter.
+    """
+
+    operator: type[Operator]
+    given: Mapping[str, Any]
+
+    def step(self) -> Step:
+        """What it asks for.
+
+        Raises:
+            UsageError: a value cannot be read.
+        """
+        own = _own_options(self.operator)
+        # An option left out keeps the field's default.
+        parameters = {n: self.given[n] for n in own if self.given[n] not in (None, [])}
+        # An operator's own --device is no setting of the engine.
+        shared = {name: value for name, value in self.given.items() if name not in own}
+        asked = self.operator(**parameters)
+        return Step(asked, _addresses(asked, self.given), settings_from(shared))
+
+    def carry_out(self) -> None:
+        """Run it and report."""
+        carry_out(lambda: [self.step()], [self])
+
+
+def carry_out(steps: Callable[[], Sequence[Step]], commands: Sequence[Command]) -> None:
+    """Run the steps that commands ask for, and report; the first says how, the last where to."""
+    first, last = commands[0], commands[-1]
+    dry_run = first.given["dry_run"]
+    screen = Screen(last.operator.name, {**first.given, "output": last.given["output"]})
+    try:
+        outcome = execute_chain(steps(), screen.observer, dry_run=dry_run)
+    except NoInput as error:
+        raise UsageError(str(error), remedy=_forms(first.operator)) from None
+    finally:
+        screen.close()
+    screen.report(outcome, dry_run=dry_run)
+
+
+def _own_options(operator: type[Operator]) -> list[str]:
+    return [item.name for item in fields(operator) if OPTION in item.metadata]
+
+
+def command_of(
+    operator: type[Operator], take: Callable[[Command], None] = Command.carry_out
+) -> Callable[..., None]:
+    """A function that typer turns into the operator's command.
+
+    Args:
+        operator: the class.
+        take: what is done with the command once it is parsed.
+    """
     by_option = [given for given in operator.inputs if given.flag]
 
     def command(**given: Any) -> None:
-        screen = Screen(operator.name, given)
-        # An option left out keeps the field's default.
-        parameters = {name: given[name] for name in own if given[name] not in (None, [])}
-        try:
-            asked = operator(**parameters)
-            # An operator's own --device is no setting of the engine.
-            shared = {name: value for name, value in given.items() if name not in own}
-            settings = settings_from(shared)
-            outcome = execute(
-                asked,
-                _addresses(asked, given),
-                settings,
-                screen.observer,
-                dry_run=given["dry_run"],
-            )
-        except NoInput as error:
-            raise UsageError(str(error), remedy=_forms(operator)) from None
-        finally:
-            screen.close()
-        screen.report(outcome, dry_run=given["dry_run"])
+        take(Command(operator, given))
 
     parameters = [
         *(_argument(given) for given in operator.inputs if not given.flag),
@@ -132,7 +169,7 @@ def _metavar(described: Option) -> str:
     return f"[GLOB=]{described.metavar}" if described.per_tensor else described.metavar
 
 
-def _addresses(operator: Operator, given: dict[str, Any]) -> list[str]:
+def _addresses(operator: Operator, given: Mapping[str, Any]) -> list[str]:
     addresses: list[str] = []
     for each in operator.inputs:
         value = given[each.role]

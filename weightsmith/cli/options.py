@@ -86,9 +86,14 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "memory": (
         Annotated[
-            str, typer.Option("--memory", metavar="SIZE", help="Bound on the buffers' memory.")
+            str | None,
+            typer.Option(
+                "--memory",
+                metavar="SIZE",
+                help=f"Bound on the buffers' memory [{DEFAULT_MEMORY >> 20}MiB].",
+            ),
         ],
-        f"{DEFAULT_MEMORY >> 20}MiB",
+        None,
     ),
     "shard_size": (
         Annotated[
@@ -183,13 +188,13 @@ def settings_from(given: dict[str, Any]) -> Settings:
     Raises:
         UsageError: one of them cannot be read.
     """
-    shard_size = given["shard_size"]
+    shard_size, memory = given["shard_size"], given["memory"]
     return Settings(
         output=given["output"],
         selection=Selection(tuple(given["select"]), tuple(given["exclude"])),
         dtype=parse_dtype(given["dtype"]),
         jobs=given["jobs"],
-        memory=parse_size(given["memory"], "--memory"),
+        memory=DEFAULT_MEMORY if memory is None else parse_size(memory, "--memory"),
         shard_size=None if shard_size is None else parse_size(shard_size, "--shard-size"),
         resume=given["resume"],
         force=given["force"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,10 @@ from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.sink import FileSink, Sink
 from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
-from weightsmith.engine.cache import Cache
 from weightsmith.engine.card import README, model_card
-from weightsmith.engine.inputs import find_sidecars, opened, renamed, view
+from weightsmith.engine.chain import Step, complete, planned, streams_of
 from weightsmith.engine.outcome import Outcome
-from weightsmith.engine.plan import Plan, make_plan
+from weightsmith.engine.plan import Plan
 from weightsmith.engine.run import Run, require_device
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
@@ -32,9 +31,7 @@ from weightsmith.engine.target import (
     refuse_terminal,
 )
 from weightsmith.errors import Unfinished, UsageError, WeightsmithError
-from weightsmith.header import Header
-from weightsmith.operators.operator import Input, Operator
-from weightsmith.operators.provenance import CONFIG_PATCH, SIDECARS, canonical
+from weightsmith.operators.operator import Operator
 from weightsmith.tritplanes import remote
 
 if TYPE_CHECKING:
@@ -69,26 +66,27 @@ def execute(
     Raises:
         WeightsmithError: see the exit codes; nothing half-written stands under the target's name.
     """
-    _check_executor(settings)
+    return execute_chain([Step(operator, addresses, settings)], observer, dry_run=dry_run)
+
+
+def execute_chain(
+    steps: Sequence[Step], observer: Observer = Observer(), *, dry_run: bool = False
+) -> Outcome:
+    """Run several operators, each on the results of those before, and publish the last result.
+
+    The output has the bytes that the same commands, joined by pipes, would write. No result between
+    two steps is kept: what the last one reads of it is made when it is read.
+
+    Raises:
+        WeightsmithError: as `execute` does; the message says in which step.
+    """
+    settings = steps[-1].settings
+    for step in steps:
+        _check_executor(step.settings)
     if not dry_run:
         refuse_terminal(settings.output)
-    described = _describe(operator, len(addresses))
-    for given, address in operator.further():
-        described, addresses = [*described, given], [*addresses, address]
-    with opened(addresses, observer.notice) as sources:
-        views = [
-            view(
-                source,
-                given,
-                full_digest=settings.full_digest,
-                asked=settings.sidecars if index == operator.primary else None,
-            )
-            for index, (source, given) in enumerate(zip(sources, described, strict=True))
-        ]
-        named, views = renamed(operator, sources, views)
-        plan = make_plan(operator, named, views, settings.request)
-        sidecars = find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)
-        plan = _complete(plan, settings, sidecars)
+    with planned(steps, observer.notice) as (last, sidecars):
+        plan = _complete(last, sidecars, settings.output)
         _check_target(plan, settings, sidecars)
         layout = lay_out(plan, settings)
         if dry_run:
@@ -110,26 +108,8 @@ def execute(
         )
 
 
-def _describe(operator: Operator, count: int) -> list[Input]:
-    described = list(operator.inputs)[:count]
-    if described[-1].many:
-        described += [described[-1]] * (count - len(described))
-    return described
-
-
-def _complete(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> Plan:
-    """Settle what the output's metadata must carry because no config.json travels with it."""
-    metadata = {k: v for k, v in plan.header.metadata.items() if k != CONFIG_PATCH}
-    if plan.config_patch and not is_directory(settings.output):
-        metadata[CONFIG_PATCH] = canonical(plan.config_patch)
-    untouched_file = plan.draft.transparent and sidecars is not None and sidecars.implied
-    if sidecars is not None and is_pipe(settings.output) and not untouched_file:
-        # Only for the next command of a pipe on this machine: paths are not for published files.
-        metadata[SIDECARS] = str(sidecars.directory.resolve())
-    header = Header(plan.header.tensors, metadata)
-    original = plan.primary.header
-    # Where nothing changed at all, the very bytes of the header are passed on.
-    return replace(plan, header=original if header == original else header)
+def _complete(plan: Plan, sidecars: Sidecars | None, output: str) -> Plan:
+    return complete(plan, sidecars, directory=is_directory(output), pipe=is_pipe(output))
 
 
 def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> None:
@@ -140,7 +120,7 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
             remedy="--sidecars DIR names their directory, --sidecars none does without, "
             "-o NAME.safetensors writes one file",
         )
-    streams = [source.label for source in plan.sources if source.sequential]
+    streams = [*streams_of(plan)]
     streams += ["the output"] if is_stream(settings.output) else []
     for option, given in (
         ("--resume", settings.resume),
@@ -161,9 +141,12 @@ def _check_executor(settings: Settings) -> None:
 
 def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observer) -> Run:
     sink = open_stream(settings.output)
-    sink.open(layout)
-    run = _run(plan, sink, settings, observer, frozenset())
-    run()
+    try:
+        sink.open(layout)
+        run = _run(plan, sink, settings, observer, frozenset())
+        run()
+    finally:
+        sink.close()
     return run
 
 
@@ -266,7 +249,7 @@ def _run(
         memory=settings.memory,
         done=done,
         device=settings.device,
-        cache=Cache(Path(settings.cache)) if settings.cache else None,
+        cache=settings.cache,
         tick=observer.tick,
     )
 

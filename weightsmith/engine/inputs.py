@@ -11,6 +11,7 @@ from weightsmith.checkpoint.renamed import RenamedSource
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.source import Source, open_source
 from weightsmith.checkpoint.tokenizer import Tokenizer
+from weightsmith.engine.link import Link, behind
 from weightsmith.errors import UsageError
 from weightsmith.operators.operator import Input, InputView, Operator
 from weightsmith.operators.provenance import SIDECARS, lineage, stream_fingerprint
@@ -37,9 +38,10 @@ def view(
     source: Source, described: Input, *, full_digest: bool, asked: str | None = None
 ) -> InputView:
     """What an operator sees of a source; `asked` is --sidecars where it speaks of this source."""
+    piped = comes_by_pipe(source)
 
     def identify(scheme: str) -> str:
-        if source.sequential or scheme not in ("sampled", "full"):
+        if piped or scheme not in ("sampled", "full"):
             return stream_fingerprint(source.header)
         return f"{scheme}:{fingerprint(source, full=scheme == 'full')}"
 
@@ -51,14 +53,19 @@ def view(
         source.header,
         known,
         lineage(source.header, known),
-        source.sequential,
+        piped,
         sidecars.config() if sidecars else None,
         Tokenizer.of(sidecars.directory) if sidecars else None,
-        source.identity(),
+        None if piped else source.identity(),
         identify,
         described.many,
         adapter_config(source),
     )
+
+
+def comes_by_pipe(source: Source) -> bool:
+    """Whether a source is a stream, or stands for one: only its header tells what it is."""
+    return source.sequential or isinstance(behind(source), Link)
 
 
 def renamed(
@@ -92,6 +99,6 @@ def find_sidecars(primary: Source, asked: str | None, *, allow_code: bool) -> Si
 
 def _pointed_to(source: Source, *, allow_code: bool) -> Sidecars | None:
     pointer = source.header.metadata.get(SIDECARS)
-    if not source.sequential or pointer is None or not Path(pointer).is_absolute():
+    if not comes_by_pipe(source) or pointer is None or not Path(pointer).is_absolute():
         return None
     return Sidecars.known(Path(pointer), allow_code=allow_code)

@@ -16,8 +16,9 @@ from typing import Any
 
 from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.sink import FileSink
+from weightsmith.engine.maker import refuse_overflows
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.run import refuse_overflows, uncut_memory
+from weightsmith.engine.run import uncut_memory
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.share import Done, Job, Share, pack, shares, sight, work
 from weightsmith.errors import Unfinished, UsageError, WeightsmithError

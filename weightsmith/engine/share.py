@@ -21,7 +21,6 @@ from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.sink import PlacedFiles
 from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
-from weightsmith.engine.cache import Cache
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.run import Run, require_device, uncut_memory
 from weightsmith.errors import Overflow, UsageError, WeightsmithError
@@ -191,7 +190,7 @@ def work(job: Job, share: Share) -> Done:
             workers=job.threads,
             memory=job.memory,
             device=job.device,
-            cache=Cache(Path(job.cache)) if job.cache else None,
+            cache=job.cache,
         )
         with suppress(Overflow):  # the run counts those of all shares
             run()

@@ -54,7 +54,7 @@ def refuse_terminal(output: str) -> None:
 def open_stream(output: str) -> StreamSink:
     """A sink on standard output, a FIFO or a device."""
     if output == "-":
-        return StreamSink(sys.stdout.fileno(), "standard output")
+        return StreamSink(os.dup(sys.stdout.fileno()), "standard output")
     return StreamSink(os.open(output, os.O_WRONLY | os.O_CLOEXEC), output)
 
 
