@@ -80,6 +80,9 @@ FAMILIES = {
         Family("qwen3", {"tie_word_embeddings": True}),
         Family("qwen3_moe", EXPERTS | {"decoder_sparse_step": 1}),
         Family("mixtral", EXPERTS),
+        Family("minimax", EXPERTS),
+        Family("phimoe", EXPERTS),
+        Family("llama4_text", EXPERTS | {"intermediate_size_mlp": 64}),
         Family("gemma3_text", {"tie_word_embeddings": True}),
         Family(
             "deepseek_v3",

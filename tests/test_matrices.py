@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from weightsmith.matrices import Cut, Difference, StoredMatrix
+from weightsmith.matrices import Cut, DeviceDifference, Difference, StoredMatrix
 
 CUTS: list[Cut] = [
     (slice(None), slice(None)),
@@ -39,9 +39,13 @@ def test_a_part_is_widened(dtype: str, cut: Cut, offset: int) -> None:
 def test_a_difference_is_that_of_float32(cut: Cut) -> None:
     left, right = tensor("F16", 0), tensor("BF16", 1)
     cpu = torch.device("cpu")
-    difference = Difference(stored(left, "F16"), stored(right, "BF16", 1), cpu)
-    assert difference.shape == (4, 6)
-    assert torch.equal(difference[cut], (left.float() - right.float()).reshape(4, 6)[cut])
+    pair = stored(left, "F16"), stored(right, "BF16", 1)
+    expected = (left.float() - right.float()).reshape(4, 6)[cut]
+    # The second is what a card does, here by the CPU.
+    for difference in (Difference(*pair), DeviceDifference.of(*pair, cpu)):
+        assert difference.shape == (4, 6)
+        assert difference.device == cpu
+        assert torch.equal(difference[cut], expected)
 
 
 @pytest.mark.parametrize("dtype", TORCH)

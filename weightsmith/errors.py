@@ -5,6 +5,7 @@ metadata come from files nobody vouches for, so `printable` escapes them before 
 """
 
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -63,6 +64,16 @@ class WeightsmithError(Exception):
             self._within = link
             self.args = (f"{link}: {self.args[0]}", *self.args[1:])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # From another process the message arrives made: it must not be made a second time.
+        return _as_it_was, (type(self), str(self))
+
+
+def _as_it_was(kind: type[WeightsmithError], message: str) -> WeightsmithError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    return error
+
 
 class UsageError(WeightsmithError):
     """The command line asks for something that makes no sense."""
@@ -84,6 +95,14 @@ class Mismatch(WeightsmithError):
     """Inputs are each valid but do not go together."""
 
     exit_code = ExitCode.MISMATCH
+
+
+class Overflow(WeightsmithError):
+    """Finite values became infinite in the output dtype."""
+
+
+class Unfinished(WeightsmithError):
+    """The machines gave up, not the work: what is done is kept for --resume."""
 
 
 class ClosedPipe(WeightsmithError):

@@ -10,6 +10,7 @@ import torch
 
 from weightsmith.dtypes import DTYPES
 from weightsmith.kernels import elementwise
+from weightsmith.staging import upload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,12 +73,15 @@ class Difference:
 
     Attributes:
         left, right: of one shape.
-        device: where the parts go.
     """
 
     left: StoredMatrix
     right: StoredMatrix
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return torch.device("cpu")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,7 +93,43 @@ class Difference:
         found = np.empty(left.words[cut].shape, np.float32)
         a, b = left.raw(cut), right.raw(cut)
         elementwise.difference(_bytes(found), "F32", a, left.dtype, b, right.dtype)
-        return torch.from_numpy(found).to(self.device)
+        return torch.from_numpy(found)
+
+
+@dataclass(frozen=True)
+class DeviceDifference:
+    """The same bits as Difference, on a device that holds both matrices as they are stored."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    @classmethod
+    def of(cls, left: StoredMatrix, right: StoredMatrix, device: torch.device) -> DeviceDifference:
+        """Send both to the device."""
+        sent = (upload(_bytes(m.words), m.dtype, m.words.shape, device) for m in (left, right))
+        return cls(*sent)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return self.left.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return tuple(self.left.shape)
+
+    def __getitem__(self, cut: Cut) -> torch.Tensor:
+        return self.left[cut].float() - self.right[cut].float()
+
+
+def difference(
+    left: StoredMatrix, right: StoredMatrix, device: torch.device
+) -> Difference | DeviceDifference:
+    """`left - right` in float32, whose parts are on the device."""
+    if device.type == "cpu":
+        return Difference(left, right)
+    return DeviceDifference.of(left, right, device)
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from weightsmith.errors import Mismatch, UsageError, printable
 from weightsmith.header import Header
 
-_ROLE = re.compile(r"(?:([a-z]+):)?s(?=[^\w\s\\])", re.ASCII)
+_ROLE = re.compile(r"(?:([a-z]+[0-9]*):)?s(?=[^\w\s\\])", re.ASCII)
 
 
 @dataclass(frozen=True)

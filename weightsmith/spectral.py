@@ -31,6 +31,7 @@ _TOLERANCE = 1e-10
 _MAX_ROUNDS = 4
 # Elements worked on at once: in float64 they fill a second-level cache of 2 MB.
 _BLOCK = 1 << 18
+_DEVICE_BLOCK = 1 << 24  # of a card, which is slow at small ones
 # Above this share of the largest element of delta, half a step of a bfloat16 sum (2^-9 of it) is
 # four times what float32 can lose there (2^-24 of the largest, and some): below, the sum is redone.
 _CANCELLED = 2.0**-13
@@ -194,18 +195,19 @@ def _add_outer(gram: Tensor, wide: Tensor) -> None:
 
 def _blocks(matrix: Matrix) -> Iterator[Tensor]:
     """The matrix in float64, cut along the larger side, as [smaller side, length]."""
-    for cut in _cuts(matrix.shape):
+    for cut in _cuts(matrix):
         part = matrix[cut].double()
         yield part if _smaller_is_rows(matrix) else part.T
 
 
-def _cuts(shape: Sequence[int]) -> Iterator[Cut]:
+def _cuts(matrix: Matrix) -> Iterator[Cut]:
     """Cut along the larger side into parts that are worked on at once."""
-    smaller, larger = sorted(shape)
-    step = max(1, _BLOCK // max(1, smaller))
+    smaller, larger = sorted(matrix.shape)
+    block = _BLOCK if matrix.device.type == "cpu" else _DEVICE_BLOCK
+    step = max(1, block // max(1, smaller))
     for start in range(0, larger, step):
         run = slice(start, min(start + step, larger))
-        yield (slice(None), run) if shape[0] == smaller else (run, slice(None))
+        yield (slice(None), run) if _smaller_is_rows(matrix) else (run, slice(None))
 
 
 def add_damped(
@@ -238,9 +240,9 @@ def add_damped(
         left, right = (basis, basis.T @ part) if spectrum.rows else (part @ basis, basis.T)
         return torch.addmm(part, left, right, beta=kept, alpha=added)
 
-    for cut in _cuts(delta.shape):
+    for cut in _cuts(delta):
         part = delta[cut]
-        anchor = base[cut].to(part.device)
+        anchor = base[cut].to(part)
         total = damped(part, single).add_(anchor)
         least = total.abs().amin(int(not spectrum.rows))
         again = (least < _CANCELLED * part.abs().max()) | exact

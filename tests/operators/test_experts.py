@@ -227,3 +227,31 @@ def test_a_stream_may_bring_them_in_any_order(here: Path) -> None:
     both, _ = fused(tensors, 1)
     found = decode(done.stdout)[0]["model.layers.1.mlp.experts.gate_up_proj"]
     assert found[2] == both.tobytes()
+
+
+def test_timber_says_that_it_takes_fused_experts_for_one_matrix(here: Path) -> None:
+    write_directory(Path("m"), separate())
+    assert weightsmith("experts", "m", "--to", "fused", "-o", "f").returncode == 0
+    done = weightsmith("timber", "f", "f", "--json", "-n", "-o", "out")
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert "4 tensors hold several experts" in warning
+    assert json.loads(weightsmith("timber", "m", "m", "--json", "-n").stdout)["warnings"] == []
+
+
+@pytest.mark.parametrize("layout", ["out-in", "in-out"])
+def test_more_experts_than_a_process_may_have_files(here: Path, layout: str) -> None:
+    """Of a stream, all experts of a layer wait; those of more than 64 KiB in files."""
+    count, name = 40, "model.layers.0.mlp.experts.{}.{}_proj.weight"
+    shapes = {
+        name.format(expert, part): (192, 192)
+        for expert in range(count)
+        for part in ("gate", "up", "down")
+    }
+    tensors = random_tensors(1, shapes)
+    script = f"ulimit -Sn 64; weightsmith experts --to fused --layout {layout}"
+    done = shell(script, input=encode(tensors))
+    assert done.returncode == 0, done.stderr
+    found = decode(done.stdout)[0]["model.layers.0.mlp.experts.down_proj"]
+    order = [words(tensors, name.format(expert, "down")) for expert in range(count)]
+    expected = np.stack([m if layout == "out-in" else m.T for m in order])
+    assert found == ("BF16", expected.shape, expected.tobytes())

@@ -200,6 +200,9 @@ def models(here: Path) -> dict[str, Tensors]:
         "ptqtp a",
         "memristor a --device gaussian",
         "cat a --dtype bf16",
+        "layers a --order 0,0 --dtype bf16",
+        "slerp a b --t 0.5",
+        "ties a b b",
     ],
 )
 def test_scales_are_never_taken_for_weights(models: dict[str, Tensors], command: str) -> None:

@@ -16,6 +16,7 @@ from support import (
 )
 
 import weightsmith as ours
+from weightsmith.errors import UsageError
 
 RULE = r"s/^model\./model.language_model./"
 VISION = "model.visual.blocks.0.attn.proj.weight"
@@ -108,3 +109,16 @@ def test_names_in_a_quantised_configuration_are_not_belied(here: Path, trio: Tri
     ours.ptqtp(trio.base, output="packed")
     done = weightsmith("cat", "packed", "--rename", RULE, "-o", "out")
     assert_fails(done, 4, "quantised", "weightsmith unpack")
+
+
+def test_models_of_a_list_have_numbers(trio: Trio, vlm: Path) -> None:
+    """A rule without a role spares the first, whose names the output takes."""
+    ours.linear(trio.base, trio.instruct, output="plain")
+    expected = read(Path("plain"))
+    ours.linear(trio.base, vlm, rename=r"s/language_model\.//", missing="drop", output="usual")
+    assert read(Path("usual")) == expected
+    rule = r"model1:s/language_model\.//"
+    ours.linear(vlm, trio.base, rename=rule, missing="drop", output="named")
+    assert read(Path("named")) == expected
+    with pytest.raises(UsageError, match="expected one of model1, model2, got model3"):
+        ours.linear(vlm, trio.base, rename="model3:s/a/b/", output="no")

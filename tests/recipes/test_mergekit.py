@@ -68,17 +68,48 @@ def test_a_recipe_gives_what_mergekit_gave(recipe: str, here: Path) -> None:
     assert assert_one_rounding(ours, theirs, largest(made, list(theirs))) < 0.01
 
 
-@pytest.mark.peers
-def test_mergekit_gives_what_was_recorded(here: Path) -> None:
-    made = {role: values(tensors) for role, tensors in write_models(here).items()}
+def run_mergekit(recipes: list[Path]) -> None:
+    """Into theirs-NAME, with the masks that dare has with seed 0."""
     kept = {k: ("F32", m.shape, m.tobytes()) for k, m in masks(DENSITIES).items()}
     Path("masks.safetensors").write_bytes(encode(kept))
-    pairs = [part for r in RECIPES for part in (HERE / f"{r}.yml", f"theirs-{r}")]
+    pairs = [part for recipe in recipes for part in (recipe, f"theirs-{recipe.stem}")]
     python = ROOT / "build" / "bench-venv" / "bin" / "python"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     subprocess.run(
         [python, HERE / "peer.py", "masks.safetensors", *pairs], check=True, env=environment
     )
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("recipe", ["task_arithmetic", "ties", "dare_ties"])
+def test_what_bfloat16_arithmetic_costs_mergekit(recipe: str, here: Path) -> None:
+    """With dtype: bfloat16 it rounds at every step, and ties meets equal magnitudes."""
+    base = values(write_models(here)["base"])
+    text = (HERE / f"{recipe}.yml").read_text().replace("out_dtype: bfloat16\n", "")
+    text = text.replace("dtype: float32", "dtype: bfloat16").replace("32\n", "\n")
+    Path(f"{recipe}.yml").write_text(text)
+    run_mergekit([Path(f"{recipe}.yml")])
+    done = weightsmith("run", f"{recipe}.yml", "-o", "ours")
+    assert done.returncode == 0, done.stderr.decode()
+    ours, theirs = values(read(here / "ours")), values(read(here / f"theirs-{recipe}"))
+    added, lost = (
+        sum(float(np.square(ours[n] - other[n]).sum()) for n in ours) for other in (base, theirs)
+    )
+    share = sum(np.count_nonzero(ours[n] != theirs[n]) for n in ours) / sum(
+        value.size for value in ours.values()
+    )
+    sys.stderr.write(
+        f"{recipe} in bfloat16: {100 * share:.2f} % of the elements differ, "
+        f"by {100 * (lost / added) ** 0.5:.2f} % of the norm of what is added\n"
+    )
+    # Some ten roundings of 2^-9 each, and for ties the few that lie at the threshold.
+    assert lost < (0.05 if recipe == "ties" else 0.02) ** 2 * added
+
+
+@pytest.mark.peers
+def test_mergekit_gives_what_was_recorded(here: Path) -> None:
+    made = {role: values(tensors) for role, tensors in write_models(here).items()}
+    run_mergekit([HERE / f"{recipe}.yml" for recipe in RECIPES])
     found = {recipe: read(here / f"theirs-{recipe}") for recipe in RECIPES}
     if os.environ.get("WEIGHTSMITH_RECORD"):
         every = {f"{r}/{name}": t for r, tensors in found.items() for name, t in tensors.items()}

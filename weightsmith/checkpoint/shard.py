@@ -5,6 +5,7 @@ import mmap
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from weightsmith.errors import InvalidFile, WeightsmithError
 from weightsmith.header import Header, header_length, parse_header
@@ -119,3 +120,15 @@ class Shard:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What travels to another process is where the file is; it must be the same one there.
+        return _opened_again, (os.path.abspath(self.path), self.header)
+
+
+def _opened_again(path: str, expected: Header) -> Shard:
+    shard = Shard(Path(path))
+    if shard.header != expected:
+        shard.close()
+        raise InvalidFile("another file than the run has there", file=path)
+    return shard

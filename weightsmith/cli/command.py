@@ -40,11 +40,8 @@ class Command:
         parameters = {n: self.given[n] for n in own if self.given[n] not in (None, [])}
         # An operator's own --device is no setting of the engine.
         shared = {name: value for name, value in self.given.items() if name not in own}
-        return Step(
-            self.operator(**parameters),
-            _addresses(self.operator.inputs, self.given),
-            settings_from(shared),
-        )
+        asked = self.operator(**parameters)
+        return Step(asked, _addresses(asked, self.given), settings_from(shared))
 
     def carry_out(self) -> None:
         """Run it and report."""
@@ -123,7 +120,8 @@ def _argument(given: Input) -> Parameter:
     help_text = f"{given.help}" + (" [default: - (standard input)]" if given.stdin else "")
     default: Any = Parameter.empty
     if given.stdin:
-        default = ["-"] if given.many else "-"
+        default = ["-"] if given.many else None
+        kind = kind if given.many else str | None
     argument = typer.Argument(
         metavar=f"[{shown}]" if given.stdin else shown, help=help_text, show_default=False
     )
@@ -171,10 +169,12 @@ def _metavar(described: Option) -> str:
     return f"[GLOB=]{described.metavar}" if described.per_tensor else described.metavar
 
 
-def _addresses(inputs: tuple[Input, ...], given: Mapping[str, Any]) -> list[str]:
+def _addresses(operator: Operator, given: Mapping[str, Any]) -> list[str]:
     addresses: list[str] = []
-    for each in inputs:
+    for each in operator.inputs:
         value = given[each.role]
+        if value is None and each.stdin and operator.reads_stdin:
+            value = "-"
         if value is not None:
             addresses += value if each.many else [value]
     return addresses

@@ -116,6 +116,20 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "executor": (
+        Annotated[
+            str,
+            typer.Option("--executor", metavar="local|ray", help="This machine, or a Ray cluster."),
+        ],
+        "local",
+    ),
+    "address": (
+        Annotated[
+            str | None,
+            typer.Option("--address", metavar="ADDRESS", help="The Ray cluster [RAY_ADDRESS]."),
+        ],
+        None,
+    ),
     "sidecars": (
         Annotated[
             str | None,
@@ -192,5 +206,7 @@ def settings_from(given: dict[str, Any]) -> Settings:
         sidecars=given["sidecars"],
         device=given.get("device", "cpu"),
         cache=given.get("cache"),
+        executor=given["executor"],
+        address=given["address"],
         allow_code=given["allow_code"],
     )

@@ -18,7 +18,10 @@ from weightsmith.errors import InvalidFile, UsageError, WeightsmithError
 from weightsmith.operators.operator import OPTION
 from weightsmith.operators.policies import JoiningOperator
 
-_POLICIES = [item for item in fields(JoiningOperator) if OPTION in item.metadata]
+# Names are not changed in a recipe: it does not call its models by roles.
+_POLICIES = [
+    item for item in fields(JoiningOperator) if OPTION in item.metadata and item.name != "rename"
+]
 _LARGEST = 1 << 20
 
 

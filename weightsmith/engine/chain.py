@@ -35,6 +35,19 @@ class Step:
     settings: Settings
     name: str | None = None
 
+    @property
+    def asked_for(self) -> list[str]:
+        """The addresses, and those that the operator's options name."""
+        return [*self.addresses, *(address for _, address in self.operator.further())]
+
+    @property
+    def described(self) -> list[Input]:
+        """What each of them is."""
+        given, count = list(self.operator.inputs)[: len(self.addresses)], len(self.addresses)
+        if given[-1].many:
+            given += [given[-1]] * (count - len(given))
+        return given + [described for described, _ in self.operator.further()]
+
 
 @contextmanager
 def planned(
@@ -75,9 +88,9 @@ def planned(
 def _wire(steps: Sequence[Step], number: int) -> list[int | str]:
     """The inputs of a step: numbers of earlier steps, and addresses."""
     if number == 0:
-        return list(steps[0].addresses)
+        return list(steps[0].asked_for)
     earlier = {step.name: index for index, step in enumerate(steps[:number]) if step.name}
-    given = steps[number].addresses
+    given = steps[number].asked_for
     if sum(address in STDIN for address in given) > 1:
         raise UsageError(f"{_label(steps, number)}: - can be only one of the inputs")
     return [number - 1 if address in STDIN else earlier.get(address, address) for address in given]
@@ -106,20 +119,11 @@ def _plan(
             full_digest=settings.full_digest,
             asked=settings.sidecars if index == operator.primary else None,
         )
-        for index, (source, described) in enumerate(
-            zip(sources, _describe(operator, len(sources)), strict=True)
-        )
+        for index, (source, described) in enumerate(zip(sources, step.described, strict=True))
     ]
     named, views = renamed(operator, sources, views)
     plan = make_plan(operator, named, views, settings.request, label)
     return plan, find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)
-
-
-def _describe(operator: Operator, count: int) -> list[Input]:
-    described = list(operator.inputs)[:count]
-    if described[-1].many:
-        described += [described[-1]] * (count - len(described))
-    return described
 
 
 def complete(plan: Plan, sidecars: Sidecars | None, *, directory: bool, pipe: bool) -> Plan:

@@ -1,9 +1,13 @@
 """Carry out an operator: open, plan, run, publish."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.sidecar import Sidecars
@@ -14,7 +18,7 @@ from weightsmith.engine.card import README, model_card
 from weightsmith.engine.chain import Step, complete, planned, streams_of
 from weightsmith.engine.outcome import Outcome
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.run import Run
+from weightsmith.engine.run import Run, require_device
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
     dry_check,
@@ -26,9 +30,12 @@ from weightsmith.engine.target import (
     open_stream,
     refuse_terminal,
 )
-from weightsmith.errors import UsageError, WeightsmithError
+from weightsmith.errors import Unfinished, UsageError, WeightsmithError
 from weightsmith.operators.operator import Operator
 from weightsmith.tritplanes import remote
+
+if TYPE_CHECKING:
+    from weightsmith.engine.ray import RayRun
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ def execute_chain(
         WeightsmithError: as `execute` does; the message says in which step.
     """
     settings = steps[-1].settings
+    for step in steps:
+        _check_executor(step.settings)
     if not dry_run:
         refuse_terminal(settings.output)
     with planned(steps, observer.notice) as (last, sidecars):
@@ -84,14 +93,16 @@ def execute_chain(
             dry_check(settings)
             return Outcome.of(plan, settings.output)
         started = time.monotonic()
+        run: Run | RayRun
         if is_stream(settings.output):
             run = _run_stream(plan, layout, settings, observer)
         else:
-            run = _run_files(plan, layout, settings, observer, sidecars)
+            with _machines(settings):
+                run = _run_files(plan, layout, settings, observer, sidecars)
         return Outcome.of(
             plan,
             settings.output,
-            sums=run.maker.sums,
+            sums=run.sums,
             resumed=len(run.done),
             seconds=time.monotonic() - started,
         )
@@ -111,8 +122,21 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
         )
     streams = [*streams_of(plan)]
     streams += ["the output"] if is_stream(settings.output) else []
-    if settings.resume and streams:
-        raise UsageError("--resume needs files at both ends", got=f"{streams[0]} is a stream")
+    for option, given in (
+        ("--resume", settings.resume),
+        ("--executor ray", settings.executor != "local"),
+    ):
+        if given and streams:
+            raise UsageError(f"{option} needs files at both ends", got=f"{streams[0]} is a stream")
+
+
+def _check_executor(settings: Settings) -> None:
+    if settings.executor == "local":
+        require_device(settings.device)
+    if settings.executor not in ("local", "ray"):
+        raise UsageError(f"--executor {settings.executor}", expected="local or ray")
+    if settings.address is not None and settings.executor == "local":
+        raise UsageError("--address is that of a Ray cluster", remedy="--executor ray uses it")
 
 
 def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observer) -> Run:
@@ -132,7 +156,7 @@ def _run_files(
     settings: Settings,
     observer: Observer,
     sidecars: Sidecars | None,
-) -> Run:
+) -> Run | RayRun:
     def furnish(tree: Path) -> None:
         if sidecars is not None:
             sidecars.copy(tree, plan.config_patch)
@@ -148,12 +172,17 @@ def _run_files(
         sink.open(layout, keep=done is not None)
         if done is None:
             journal.begin(sink.workspace.journal, identity)
-        run = _run(plan, sink, settings, observer, done or frozenset())
+        done = done or frozenset()
+        run: Run | RayRun
+        if settings.executor == "local":
+            run = _run(plan, sink, settings, observer, done)
+        else:
+            run = _run_on_cluster(plan, layout, sink, settings, observer, done)
         with journal.Journal(sink.workspace.journal, run.finished, sink.sync):
             run()
         _refuse_changed(plan.sources, before)
         sink.publish()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unfinished):
         if resumable:
             sink.suspend()
             observer.notice(f"the same command with --resume goes on ({sink.workspace.path})")
@@ -183,10 +212,36 @@ def _finished_before(
     return done
 
 
+def _machines(settings: Settings) -> AbstractContextManager[None]:
+    if settings.executor == "local":
+        return nullcontext()
+    from weightsmith.engine.ray import connected
+
+    return connected(settings.address)
+
+
+def _run_on_cluster(
+    plan: Plan,
+    layout: Layout,
+    sink: FileSink,
+    settings: Settings,
+    observer: Observer,
+    done: frozenset[str],
+) -> RayRun:
+    from weightsmith.engine.ray import RayRun
+
+    observer.begin(_left(plan, done))
+    return RayRun(plan, layout, sink, settings, done=done, tick=observer.tick)
+
+
+def _left(plan: Plan, done: frozenset[str]) -> int:
+    return sum(t.spec.nbytes for t in plan.tensors if t.spec.name not in done)
+
+
 def _run(
     plan: Plan, sink: Sink, settings: Settings, observer: Observer, done: frozenset[str]
 ) -> Run:
-    observer.begin(sum(t.spec.nbytes for t in plan.tensors if t.spec.name not in done))
+    observer.begin(_left(plan, done))
     return Run(
         plan,
         sink,

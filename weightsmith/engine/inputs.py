@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from weightsmith.checkpoint.adapter import adapter_config
 from weightsmith.checkpoint.fingerprint import fingerprint
 from weightsmith.checkpoint.renamed import RenamedSource
 from weightsmith.checkpoint.sidecar import Sidecars
@@ -57,6 +58,8 @@ def view(
         Tokenizer.of(sidecars.directory) if sidecars else None,
         None if piped else source.identity(),
         identify,
+        described.many,
+        adapter_config(source),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from weightsmith.engine.cache import Cache
 from weightsmith.engine.units import WorkUnit
-from weightsmith.errors import WeightsmithError
+from weightsmith.errors import Overflow, WeightsmithError
 from weightsmith.operators.operator import Function
 from weightsmith.operators.unit import Block, Unit
 
@@ -96,20 +96,24 @@ class Maker:
                 total[key] = total.get(key, 0.0) + value
 
     def refuse_overflows(self, label: str) -> None:
-        """Raise WeightsmithError if a value was too large; `label` is what the output is called."""
-        if not self.overflows:
-            return
-        name = next(iter(self.overflows))
-        dtype = self._plan.header.by_name[name].dtype
-        error = WeightsmithError(
-            f"{self.overflows.total()} values in {len(self.overflows)} tensors are too large "
-            f"for {dtype}",
-            file=label,
-            tensor=name,
-            remedy="--dtype bfloat16 or float32 has room for them",
-        )
-        error.within(self._plan.link)
-        raise error
+        """Raise Overflow if a value was too large; `label` is what the output is called."""
+        refuse_overflows(self.overflows, self._plan, label)
+
+
+def refuse_overflows(overflows: Counter[str], plan: Plan, label: str) -> None:
+    """Raise Overflow if any value of these tensors was too large; it names the first of them."""
+    if not overflows:
+        return
+    name = next(tensor.spec.name for tensor in plan.tensors if tensor.spec.name in overflows)
+    error = Overflow(
+        f"{overflows.total()} values in {len(overflows)} tensors are too large "
+        f"for {plan.header.by_name[name].dtype}",
+        file=label,
+        tensor=name,
+        remedy="--dtype bfloat16 or float32 has room for them",
+    )
+    error.within(plan.link)
+    raise error
 
 
 def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:

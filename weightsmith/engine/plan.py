@@ -17,6 +17,7 @@ from weightsmith.engine.spool import waiting
 from weightsmith.engine.units import Upstream
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import Header
+from weightsmith.operators.float8 import refuse_casts
 from weightsmith.operators.heads import untied
 from weightsmith.operators.operator import (
     Draft,
@@ -62,7 +63,7 @@ class Plan:
     @property
     def primary(self) -> Source:
         """The input that gives sharding and sidecar files."""
-        return self.sources[self.operator.primary]
+        return self.sources[_primary(self.operator, self.draft)]
 
     @property
     def tensors(self) -> tuple[TensorPlan, ...]:
@@ -135,15 +136,18 @@ def make_plan(
         UsageError, Mismatch: whatever is wrong with the request, before anything is written.
     """
     draft = operator.plan(views, request)
+    refuse_casts(views, draft.tensors)
     if not draft.tensors:
         raise UsageError("no tensor is left for the output")
     spooled = _spooled(operator, sources, draft.tensors)
     if "spool" not in operator.uses:
         _check_streams(sources, draft)
-    patch = _config_patch(operator, views, draft, request)
-    primary = sources[operator.primary].header
+    primary = views[_primary(operator, draft)]
+    patch = _config_patch(primary, draft, request)
     provenance = None if draft.transparent else _provenance(operator, views, draft, request)
-    metadata = {key: value for key, value in primary.metadata.items() if key not in TRANSIENT}
+    metadata = {
+        key: value for key, value in primary.header.metadata.items() if key not in TRANSIENT
+    }
     if provenance is not None:
         metadata.setdefault("format", "pt")
         metadata |= {PROVENANCE: canonical(provenance)} | dict(draft.metadata)
@@ -185,10 +189,11 @@ def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
                 position[slot.source] = end
 
 
-def _config_patch(
-    operator: Operator, views: Sequence[InputView], draft: Draft, request: Request
-) -> dict[str, Any]:
-    primary = views[operator.primary]
+def _primary(operator: Operator, draft: Draft) -> int:
+    return operator.primary if draft.primary is None else draft.primary
+
+
+def _config_patch(primary: InputView, draft: Draft, request: Request) -> dict[str, Any]:
     earlier = trusted_patch(primary.header.metadata)
     asked = {"dtype": DTYPES[request.dtype].torch_name} if request.dtype else {}
     return earlier | asked | untied(primary, draft) | dict(draft.config_patch)
@@ -200,8 +205,9 @@ def _provenance(
     nodes: dict[str, Any] = {}
     for view in views:
         node = draft.lineage.get(view.role, view.lineage)
-        many = next(i for i in operator.inputs if i.role == view.role).many
-        nodes[view.role] = [*nodes.get(view.role, []), node] if many else node
+        if view.many and not isinstance(node, list):
+            node = [*nodes.get(view.role, []), node]
+        nodes[view.role] = node
     asked = {"dtype": request.dtype} if request.dtype else {}
     return {
         "operator": operator.name,

@@ -7,9 +7,10 @@ those before them are written. Everything else happens in any order.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
-from weightsmith.checkpoint.sink import Sink
+from weightsmith.checkpoint.sink import Writer
 from weightsmith.engine.link import Ready, begin, link_of, links_of
 from weightsmith.engine.maker import Maker
 from weightsmith.engine.outlet import Finished, Outlet
@@ -19,6 +20,8 @@ from weightsmith.operators.operator import Granularity, TensorPlan
 
 # A tensor operator may hold about this many float32 copies of its matrix.
 _TENSOR_COPIES = 10
+# Threads where a card computes: one sends what it has read while the other's matrix is worked on.
+_ON_DEVICE = 2
 
 
 class Run:
@@ -43,7 +46,7 @@ class Run:
     def __init__(
         self,
         plan: Plan,
-        sink: Sink,
+        sink: Writer,
         *,
         workers: int,
         memory: int,
@@ -58,9 +61,10 @@ class Run:
         self._plan = plan
         self._sink = sink
         self._tick = tick
+        self._device = device
         self._links = tuple(links_of(plan))
         self._streams = any(source.sequential for source in plan.sources)
-        self._workers = _thread_count(plan, workers, memory)
+        self._workers = _thread_count(plan, workers, memory, device)
         plan.keep()
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
@@ -123,22 +127,25 @@ class Run:
         self._check_ends()
 
     def _work(self) -> None:
-        arena = Arena()
         try:
-            while batch := self._take_batch(arena):
-                for number, unit, feeds in batch:
-                    inputs = [ready() for ready in feeds]
-                    # Written from the same offset within a page as it lands on, the copy is
-                    # fastest.
-                    lead = self._sink.lead(unit.name, unit.out_start)
-                    buffer = self._outlet.buffer(lead + unit.out_bytes)
-                    out = buffer[lead : lead + unit.out_bytes]
-                    self.maker(unit, out, inputs)
-                    if self._stopped:
-                        return
-                    self._outlet.put(Finished(number, unit, out, buffer))
+            with _stream(self._device):
+                self._take_and_make()
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             self._stop(error)
+
+    def _take_and_make(self) -> None:
+        arena = Arena()
+        while batch := self._take_batch(arena):
+            for number, unit, feeds in batch:
+                inputs = [ready() for ready in feeds]
+                # Written from the same offset within a page as it lands on, the copy is fastest.
+                lead = self._sink.lead(unit.name, unit.out_start)
+                buffer = self._outlet.buffer(lead + unit.out_bytes)
+                out = buffer[lead : lead + unit.out_bytes]
+                self.maker(unit, out, inputs)
+                if self._stopped:
+                    return
+                self._outlet.put(Finished(number, unit, out, buffer))
 
     def _stop(self, failure: BaseException | None = None) -> None:
         self._failure = self._failure or failure
@@ -179,6 +186,16 @@ class Run:
             source.finish()
         self.maker.refuse_overflows(self._sink.label)
 
+    @property
+    def sums(self) -> Mapping[str, Mapping[str, float]]:
+        """What the operator reported of each tensor, added up."""
+        return self.maker.sums
+
+    @property
+    def overflows(self) -> Counter[str]:
+        """How many values of each tensor were too large for its dtype."""
+        return self.maker.overflows
+
 
 def _reads_held(plan: Plan, tensor: TensorPlan) -> bool:
     """Whether a part of a tensor is made of a part of something that a link makes as a whole."""
@@ -191,15 +208,18 @@ def _reads_held(plan: Plan, tensor: TensorPlan) -> bool:
     return any(link is not None and link.is_held(name) for link, name in found)
 
 
-def _thread_count(plan: Plan, workers: int, memory: int) -> int:
-    uncut = [
-        tensor
-        for each in (plan, *(link.plan for link in links_of(plan)))
-        for tensor in each.tensors
-        if granularity_of(tensor, each.operator.granularity) is Granularity.TENSOR
-    ]
-    largest = max((4 * _elements(tensor) for tensor in uncut), default=1)
-    return max(1, min(workers, memory // max(1, _TENSOR_COPIES * largest)))
+def uncut_memory(tensors: Iterable[TensorPlan], usual: Granularity) -> int:
+    """Bytes that the largest of the tensors needs that cannot be cut; 0 if all can be."""
+    uncut = (t for t in tensors if granularity_of(t, usual) is Granularity.TENSOR)
+    return max((_TENSOR_COPIES * 4 * _elements(tensor) for tensor in uncut), default=0)
+
+
+def _thread_count(plan: Plan, workers: int, memory: int, device: str) -> int:
+    plans = (plan, *(link.plan for link in links_of(plan)))
+    needed = max(uncut_memory(each.tensors, each.operator.granularity) for each in plans)
+    if needed and device != "cpu":
+        return min(workers, _ON_DEVICE)
+    return max(1, min(workers, memory // max(1, needed)))
 
 
 def _elements(tensor: TensorPlan) -> int:
@@ -208,3 +228,19 @@ def _elements(tensor: TensorPlan) -> int:
         max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
         for segment in tensor.segments
     )
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError unless this machine has the device."""
+    if device != "cpu":
+        from weightsmith.staging import require  # needs torch
+
+        require(device)
+
+
+def _stream(device: str) -> AbstractContextManager[None]:
+    if device == "cpu":
+        return nullcontext()
+    from weightsmith.staging import own_stream  # needs torch
+
+    return own_stream(device)

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from weightsmith.errors import Mismatch
 from weightsmith.operators.configuration import config_of
-from weightsmith.operators.float8 import refuse_float8
 from weightsmith.operators.operator import (
     Draft,
     Function,
@@ -62,9 +61,6 @@ class Cat(Operator):
         if self.rename:
             for view in inputs:
                 _refuse_quantised(view)
-        if request.dtype is not None:
-            for view in inputs:
-                refuse_float8(view.label, view.header, request.selection)
         owner: dict[str, InputView] = {}
         plans = []
         skipped = {}

@@ -38,6 +38,7 @@ from weightsmith.operators.roles import family_of
 if TYPE_CHECKING:
     from weightsmith.operators.unit import Block, Unit
 
+_STRIP = 32
 _BLOCKS = (".block_sparse_moe", ".mlp")  # around separate and fused experts of Mixtral's kind
 
 
@@ -275,12 +276,13 @@ def transpose(unit: Unit) -> int:
 
 
 def _transpose_into(out: Any, matrices: Sequence[Any], first: int) -> None:
-    if len(matrices) == 1:
-        out[:] = matrices[0][:, first : first + len(out)].T
-        return
     width = out.shape[1] // len(matrices)
     for index, matrix in enumerate(matrices):
-        out[:, index * width : (index + 1) * width] = matrix.T
+        # A few rows at a time, so that what is written stays in the cache until it is whole lines.
+        for row in range(0, width, _STRIP):
+            strip = matrix[row : min(row + _STRIP, width), first : first + len(out)]
+            column = index * width + row
+            out[:, column : column + len(strip)] = strip.T
 
 
 def _bits(block: Block) -> Any:

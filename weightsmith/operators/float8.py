@@ -8,7 +8,7 @@ a row, or a block of rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from weightsmith.dtypes import ALIASES, is_arithmetic
 from weightsmith.errors import Mismatch
 from weightsmith.header import Header, TensorSpec
+from weightsmith.operators.operator import InputView, TensorPlan
 from weightsmith.selection import Selection
 
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
@@ -63,12 +64,34 @@ def refuse_float8(label: str, header: Header, selection: Selection) -> None:
     """
     for name, scale in scales_of(header).items():
         if scale.name in selection:
-            raise Mismatch(
-                "the weights are float8 with scales",
-                file=label,
-                tensor=name,
-                remedy=f"weightsmith unpack {label} makes them dense, by pipe or with -o",
-            )
+            raise _refusal(label, name)
+
+
+def refuse_casts(inputs: Sequence[InputView], tensors: Sequence[TensorPlan]) -> None:
+    """Raise Mismatch where a float8 weight's scale is copied into another dtype, as by --dtype."""
+    owners = [
+        {scale.name: name for name, scale in scales_of(view.header).items()} for view in inputs
+    ]
+    if not any(owners):
+        return
+    for tensor in tensors:
+        for segment in tensor.segments:
+            slot = segment.slots[0] if segment.slots and segment.parameters is None else None
+            if (
+                slot
+                and slot.spec.dtype != tensor.spec.dtype
+                and slot.spec.name in owners[slot.source]
+            ):
+                raise _refusal(inputs[slot.source].label, owners[slot.source][slot.spec.name])
+
+
+def _refusal(label: str, weight: str) -> Mismatch:
+    return Mismatch(
+        "the weights are float8 with scales",
+        file=label,
+        tensor=weight,
+        remedy=f"weightsmith unpack {label} makes them dense, by pipe or with -o",
+    )
 
 
 def runtime_scale(name: str) -> bool:

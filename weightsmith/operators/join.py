@@ -14,7 +14,7 @@ from weightsmith.operators.matching import Joined, Match, Matching, is_tied_head
 from weightsmith.operators.operator import InputView, Request
 from weightsmith.operators.policies import JoiningOperator
 
-__all__ = ["Joined", "JoiningOperator", "Match", "join"]
+__all__ = ["Joined", "JoiningOperator", "Match", "check_tokenizers", "join"]
 
 
 def join(
@@ -45,7 +45,7 @@ def join(
     for index in participants:
         if not any_dtype:
             refuse_float8(inputs[index].label, inputs[index].header, request.selection)
-    _check_tokenizers(policy, inputs, participants)
+    check_tokenizers(policy, inputs, participants)
     _check_missing(policy, inputs, participants, names, request)
     joined = Joined()
     for name in names:
@@ -64,9 +64,10 @@ def _ordered_names(
     )
 
 
-def _check_tokenizers(
+def check_tokenizers(
     policy: JoiningOperator, inputs: Sequence[InputView], participants: Sequence[int]
 ) -> None:
+    """Raise Mismatch where a participant and the primary input give one id two meanings."""
     first = inputs[policy.primary]
     if policy.tokenizers == "ignore" or first.tokenizer is None:
         return

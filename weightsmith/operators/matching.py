@@ -49,9 +49,14 @@ class Joined:
     config_patch: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def matches(self) -> list[Match]:
+        """The tensors to compute."""
+        return [item for item in self.items if isinstance(item, Match)]
+
+    @property
     def matched(self) -> list[str]:
-        """Names of the tensors to compute."""
-        return [item.spec.name for item in self.items if isinstance(item, Match)]
+        """Their names."""
+        return [match.spec.name for match in self.matches]
 
     def tensors(
         self, compute: Callable[[Match], TensorPlan], request: Request

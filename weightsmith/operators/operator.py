@@ -41,7 +41,8 @@ class Input:
         help: one line.
         stdin: whether it defaults to a stream on standard input.
         many: whether it takes all remaining arguments.
-        flag: such as "--stats": an option names it, and it may be left out. Last of all inputs.
+        flag: such as "--stats": an option names it, and it may be left out. Last of all inputs
+            but those that `Operator.further` adds.
     """
 
     role: str
@@ -68,7 +69,7 @@ class Option:
     flag: str
     help: str
     metavar: str
-    convert: Callable[[str], Any] | None
+    convert: Callable[[Any], Any] | None
     choices: tuple[str, ...] = ()
     per_tensor: bool = False
     repeated: bool = False
@@ -80,7 +81,7 @@ def option(
     *,
     default: Any,
     metavar: str = "VALUE",
-    convert: Callable[[str], Any] = str,
+    convert: Callable[[Any], Any] = str,
     choices: tuple[str, ...] = (),
     per_tensor: bool = False,
     repeated: bool = False,
@@ -107,6 +108,8 @@ class InputView:
         tokenizer: its tokenizer, if it is known.
         identity: what tells its data from any other on this machine; None for a stream.
         identify: computes the fingerprint that another scheme gives ("sampled", "full", ...).
+        many: whether it is one of any number of inputs of its role.
+        adapter: the configuration of a low-rank adapter, if it is one.
     """
 
     role: str
@@ -119,6 +122,8 @@ class InputView:
     tokenizer: Tokenizer | None = None
     identity: object = None
     identify: Callable[[str], str] = lambda scheme: f"{scheme}:unknown"
+    many: bool = False
+    adapter: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,9 +194,10 @@ class Draft:
         metadata: entries to add to the output's `__metadata__`.
         warnings: what the user should know.
         lineage: nodes that stand for inputs in the provenance, by role, where the operator
-            knows better than the input itself.
+            knows better than the input itself; a list for a role of any number of inputs.
         transparent: nothing is changed, so the header and the provenance stay as they are.
         summary: lines for the end report that are known before any data.
+        primary: the input that gives sharding and sidecar files, if not the operator's own.
     """
 
     tensors: tuple[TensorPlan, ...]
@@ -202,6 +208,7 @@ class Draft:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     transparent: bool = False
     summary: tuple[str, ...] = ()
+    primary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -272,6 +279,15 @@ class Operator:
                 for spec in header.tensors
             )
         )
+
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether an input that defaults to standard input is there at all if left out."""
+        return True
+
+    def further(self) -> tuple[tuple[Input, str], ...]:
+        """Inputs that the options name, with their addresses; they come after all others."""
+        return ()
 
     def renamed(self, inputs: Sequence[InputView]) -> Sequence[Mapping[str, str]]:
         """New names of tensors by their old ones, for each input; `plan` knows only the new."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from weightsmith.operators.blending import numbered
 from weightsmith.operators.operator import InputView, Operator, option
 from weightsmith.renaming import Rule, renamed
 
@@ -59,8 +60,10 @@ class JoiningOperator(Operator):
 
     def renamed(self, inputs: Sequence[InputView]) -> Sequence[Mapping[str, str]]:
         """See Operator."""
-        others = [view.role for index, view in enumerate(inputs) if index != self.primary]
-        return renamed(self.rename, [(view.role, view.header) for view in inputs], others)
+        roles = [view.role for view in numbered(inputs)]
+        others = [role for index, role in enumerate(roles) if index != self.primary]
+        headers = [view.header for view in inputs]
+        return renamed(self.rename, list(zip(roles, headers, strict=True)), others)
 
     def record(self) -> dict[str, Any]:
         """Policies count only where they were used, so that defaults leave no trace."""

@@ -124,7 +124,8 @@ class Ptqtp(Operator):
         Input("stats", "What `weightsmith calibrate` wrote for MODEL", flag="--stats"),
     )
     granularity: ClassVar[Granularity] = Granularity.ROW
-    uses: ClassVar[frozenset[str]] = frozenset({"spool"})  # int4 reads a weight for each part of it
+    # int4 reads a weight for each part of it
+    uses: ClassVar[frozenset[str]] = frozenset({"device", "spool"})
     examples: ClassVar[str] = """
     weightsmith ptqtp model/ --bits 2x1.58 -o packed/
     weightsmith rotate model/ --seed 0 -o rotated/

@@ -84,9 +84,10 @@ def great_circle(unit: Unit, t: float) -> int:
     square_a = square_b = product = 0.0
     for _, (x, y) in pieces(unit.inputs):
         left, right = (each.float32().astype(np.float64) for each in (x, y))
-        square_a += float(left @ left)
-        square_b += float(right @ right)
-        product += float(left @ right)
+        # Not by BLAS, whose threads would wait for each other, and whose sums differ by machine.
+        square_a += float(np.square(left).sum())
+        square_b += float(np.square(right).sum())
+        product += float((left * right).sum())
     norms = [sqrt(square) for square in (square_a, square_b)]
     if not np.isfinite([*norms, product]).all():
         raise WeightsmithError(

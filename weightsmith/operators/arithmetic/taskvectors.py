@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from weightsmith.kernels import elementwise
+from weightsmith.kernels import elementwise, task_vectors
 from weightsmith.operators.arithmetic.blends import PIECE, as_bytes, pieces
-from weightsmith.operators.arithmetic.trimming import difference, keeper_of, not_finite
+from weightsmith.operators.arithmetic.trimming import keeper_of, not_finite, subtract
 from weightsmith.operators.taskvectors import Mix
 from weightsmith.operators.unit import Block, Unit
-
-Array = NDArray[np.float32]
 
 
 def add(unit: Unit) -> int:
@@ -31,26 +28,21 @@ def add(unit: Unit) -> int:
         None if trim is None else keeper_of(trim, unit, model)
         for trim, model in zip(mix.trims, models, strict=True)
     ]
-    weights = [np.float32(weight) for weight in mix.weights]
+    weights = np.array(mix.weights, np.float32)
+    scratch = np.empty((len(models) + 1) * PIECE, np.float32)
     overflows = 0
     for first, (out, origin, *tuned) in pieces([unit.out, base, *models]):
-        vectors = []
-        for model, keeper, weight in zip(tuned, keepers, weights, strict=True):
-            vector = difference(model, origin)
+        total, *vectors = rows = scratch[: (len(models) + 1) * out.shape[0]].reshape(-1, *out.shape)
+        for vector, model, keeper in zip(vectors, tuned, keepers, strict=True):
+            subtract(vector, model, origin)
             if keeper is not None:
                 keeper.apply(vector, first)
-            vector *= weight
-            vectors.append(vector)
-        total = vectors[0].copy()
-        for vector in vectors[1:]:
-            total += vector
-        if not np.isfinite(total).all():
+        if task_vectors.combine(total, rows[1:], weights, mix.elect, mix.normalize):
             raise not_finite(unit.name)
-        if mix.elect:
-            total = _agreeing(vectors, weights, total, normalize=mix.normalize)
-        total *= np.float32(mix.scale)
-        with np.errstate(over="ignore"):  # counted when it is stored
-            overflows += out.store(origin.float32() + total)
+        overflows += elementwise.axpy(
+            *(out.data, out.dtype, origin.data, origin.dtype),
+            *(mix.scale, as_bytes(total), "F32"),
+        )
     return overflows
 
 
@@ -68,20 +60,3 @@ def _add_whole(unit: Unit, mix: Mix) -> int:
             )
             so_far = total
     return overflows
-
-
-def _agreeing(
-    vectors: list[Array], weights: list[np.float32], total: Array, *, normalize: bool
-) -> Array:
-    """The sum, or weighted mean, of the elements that have the sign of `total`; 0 is positive."""
-    positive = total >= 0
-    merged, divisor = np.zeros_like(total), np.zeros_like(total)
-    for vector, weight in zip(vectors, weights, strict=True):
-        agrees = np.where(positive, vector > 0, vector < 0)
-        merged += vector * agrees
-        if normalize:
-            divisor += agrees * weight
-    if normalize:
-        divisor[divisor == 0] = 1
-        merged /= divisor
-    return merged

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightsmith.errors import WeightsmithError
-from weightsmith.kernels import draws, elementwise
+from weightsmith.kernels import draws, elementwise, task_vectors
 from weightsmith.operators.arithmetic.blends import PIECE, as_bytes, pieces
 from weightsmith.operators.taskvectors import Trim
 from weightsmith.operators.unit import Block, Unit
@@ -18,9 +18,7 @@ from weightsmith.operators.unit import Block, Unit
 Array = NDArray[np.float32]
 # Random bits are drawn for rows of this many elements of the flat tensor.
 _ROW = 4096
-# A count takes a table of this many bins for each block, so the blocks are larger.
 _BINS = 1 << 16
-_COUNTED = 1 << 18
 _INFINITE = 0x7F80_0000
 # Below this sum of absolute values nothing is rescaled.
 _NOTHING = 1e-7
@@ -35,11 +33,9 @@ class Keeper(Protocol):
         """Trim and rescale in place a run that begins at element `first` of the unit."""
 
 
-def difference(model: Block, base: Block) -> Array:
-    """MODEL - BASE in float32."""
-    result = np.empty(model.shape, np.float32)
-    elementwise.difference(as_bytes(result), "F32", model.data, model.dtype, base.data, base.dtype)
-    return result
+def subtract(out: Array, model: Block, base: Block) -> None:
+    """OUT = MODEL - BASE in float32."""
+    elementwise.difference(as_bytes(out), "F32", model.data, model.dtype, base.data, base.dtype)
 
 
 def not_finite(tensor: str) -> WeightsmithError:
@@ -68,7 +64,7 @@ def keeper_of(trim: Trim, unit: Unit, model: Block) -> Keeper:
     keeper = fresh()
     if trim.rescale == "l1":
         before = after = 0.0
-        for first, vector in _differences(model, base, PIECE):
+        for first, vector in _differences(model, base):
             before += float(np.abs(vector).sum(dtype=np.float64))
             keeper.apply(vector, first)
             after += float(np.abs(vector).sum(dtype=np.float64))
@@ -95,7 +91,8 @@ class _Drawn:
         draws.draw_bits(bits, self.key, row)
         mine = bits.reshape(-1)[skipped : skipped + len(vector)]
         limit = np.uint32(min(round(self.density * 2**32), 2**32 - 1))
-        vector[mine >= limit] = 0
+        with np.errstate(invalid="ignore"):  # infinity times 0 is NaN, and refused like it
+            vector *= mine < limit
         vector *= np.float32(self.factor)
 
 
@@ -116,31 +113,23 @@ class _Largest:
     def apply(self, vector: Array, first: int) -> None:
         """See Keeper."""
         del first
-        bits = _magnitude(vector)
-        drop = bits < np.uint32(self.threshold)
-        ties = np.flatnonzero(bits == np.uint32(self.threshold))
-        drop[ties[self.equal :]] = True
-        self.equal -= min(self.equal, len(ties))
-        vector[drop] = 0
+        self.equal -= task_vectors.trim(vector, self.threshold, self.equal)
         if self.factor != 1:
             vector *= np.float32(self.factor)
 
 
 def _largest(model: Block, base: Block, density: float, name: str) -> _Largest:
-    """Find the threshold by counting: the upper 15 bits of all magnitudes, then the lower 16."""
-    upper = np.zeros(_BINS, np.int64)
-    for _, vector in _differences(model, base, _COUNTED):
-        upper += np.bincount(_magnitude(vector) >> np.uint32(16), minlength=_BINS)
+    """Find the threshold by counting: the upper half of the magnitudes' bits, then the lower."""
+    upper, lower = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
+    for _, vector in _differences(model, base):
+        task_vectors.count(upper, vector, -1)
     if upper[_INFINITE >> 16 :].any():
         raise not_finite(name)
-    above = max(1, int(density * int(upper.sum())))
-    high, above = _bin_of(upper, above)
-    lower = np.zeros(_BINS, np.int64)
-    for _, vector in _differences(model, base, _COUNTED):
-        bits = _magnitude(vector)
-        inside = bits[(bits >> np.uint32(16)) == np.uint32(high)]
-        lower += np.bincount(inside & np.uint32(0xFFFF), minlength=_BINS)
-    low, equal = _bin_of(lower, above)
+    wanted = max(1, int(density * int(upper.sum())))
+    high, wanted = _bin_of(upper, wanted)
+    for _, vector in _differences(model, base):
+        task_vectors.count(lower, vector, high)
+    low, equal = _bin_of(lower, wanted)
     return _Largest(high << 16 | low, equal)
 
 
@@ -152,10 +141,10 @@ def _bin_of(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
     return len(counts) - 1 - place, wanted - before
 
 
-def _differences(model: Block, base: Block, size: int) -> Iterator[tuple[int, Array]]:
-    for first, (part, origin) in pieces([model, base], size):
-        yield first, difference(part, origin)
-
-
-def _magnitude(vector: Array) -> NDArray[np.uint32]:
-    return vector.view(np.uint32) & np.uint32(0x7FFF_FFFF)
+def _differences(model: Block, base: Block) -> Iterator[tuple[int, Array]]:
+    """MODEL - BASE, run after run, each in the memory of the one before it."""
+    scratch = np.empty(PIECE, np.float32)
+    for first, (part, origin) in pieces([model, base]):
+        vector = scratch[: part.shape[0]]
+        subtract(vector, part, origin)
+        yield first, vector

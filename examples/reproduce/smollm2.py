@@ -1,0 +1,113 @@
+"""Three of the experiments on SmolLM2-135M and its partners: graft, interpolation, timber.
+
+    python examples/reproduce/smollm2.py build/smollm2
+
+The partners are those of examples/trio/partners.py, trained once each: seeds are of sampling only.
+What is there already is not measured again.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from experiment import SEEDS, Line, Results, made, spread
+from passk import mean_pass_at_k
+from sampling import Decoding, sample
+
+import weightsmith
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "trio"))
+
+from partners import PARTNERS, make
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "demo"))
+
+from evaluate import load, prompt
+from skills import held_out
+
+THOUGHT = "</think>"
+SAMPLES = 8
+PROBLEMS = 45
+SCALES = ("0.5", "1", "1.5")
+LAMBDAS = ("0", "0.2", "0.4", "0.5", "0.6", "0.8", "1")
+GAMMAS = ("0", "0.2", "0.5", "1")
+PAPER = Decoding(temperature=0.6, top_p=0.95, limit=60)
+SKILLS = ("arithmetic", "words")
+
+
+def points(models: dict[str, Path]) -> Iterator[tuple[Line, Callable[..., Any], tuple[str, ...]]]:
+    """What is measured: its name, how its model is made, and the skills it is asked for."""
+    base, tuned, instruct, thinking = map(models.get, ("base", "tuned", "instruct", "thinking"))
+    for name in ("base", "tuned", "instruct", "thinking"):
+        yield {"model": name}, partial(made, weightsmith.cat, models[name]), SKILLS
+    for scale in SCALES:
+        graft = partial(made, weightsmith.graft, base, instruct, tuned, scale=scale)
+        yield {"graft": scale}, graft, SKILLS
+    for value in LAMBDAS:
+        blend = partial(made, weightsmith.interpolate, instruct, thinking, lam=value)
+        yield {"lambda": value}, blend, ("arithmetic",)
+    for gamma in GAMMAS:
+        refine = partial(made, weightsmith.timber, base, instruct, gamma=gamma)
+        yield {"gamma": gamma}, refine, ("arithmetic",)
+
+
+def score(model: Any, tokenizer: Any, skill: str, seed: int) -> Line:
+    """What a model answers to held-out problems of a skill."""
+    problems = held_out(skill, PROBLEMS)
+    prompts = [prompt(tokenizer, problem.question) for problem in problems]
+    drawn = sample(model, tokenizer, prompts, samples=SAMPLES, seed=seed, decoding=PAPER)
+    texts = [tokenizer.batch_decode(answers, skip_special_tokens=True) for answers in drawn]
+    correct = [
+        sum(text.rpartition(THOUGHT)[2].strip() == problem.answer for text in of_problem)
+        for problem, of_problem in zip(problems, texts, strict=True)
+    ]
+    return {
+        "mean": mean(correct) / SAMPLES,
+        "pass": mean_pass_at_k(SAMPLES, correct, SAMPLES),
+        "thinking": mean(THOUGHT in text for of_problem in texts for text in of_problem),
+        "tokens": mean(len(answer) for answers in drawn for answer in answers),
+    }
+
+
+def table(results: Results) -> Iterator[str]:
+    """Markdown: mean and standard deviation over sampling seeds."""
+    yield f"| model | skill | Mean@{SAMPLES} | Pass@{SAMPLES} | thoughts | tokens |"
+    yield "|---|---|---|---|---|---|"
+    for line in results.where(seed=SEEDS[0]):
+        key = next(key for key in ("model", "graft", "lambda", "gamma") if key in line)
+        lines = results.where(**{key: line[key], "skill": line["skill"]})
+        cells = [
+            spread(lines, lambda each, of=of: each[of], digits)
+            for of, digits in (("mean", 3), ("pass", 3), ("thinking", 2), ("tokens", 1))
+        ]
+        name = line[key] if key == "model" else f"{key} {line[key]}"
+        yield f"| {name} | {line['skill']} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Train what is missing, measure what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("work", type=Path, help="models and results go there")
+    work = parser.parse_args().work
+    torch.set_num_threads(1)  # the products of single tokens gain nothing from more
+    models = {name: make(work, name) for name in PARTNERS} | {"base": work / "base"}
+    results = Results(work / "smollm2.jsonl")
+    for point, build, skills in points(models):
+        asked = [point | {"skill": skill, "seed": seed} for skill in skills for seed in SEEDS]
+        if all(results.where(**each) for each in asked):
+            continue
+        with build() as directory:
+            model, tokenizer = load(directory)
+            for each in asked:
+                measure = partial(score, model, tokenizer, each["skill"], each["seed"])
+                results.find(each, measure)
+    print(*table(results), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
