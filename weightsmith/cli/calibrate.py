@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from weightsmith.checkpoint.hub import located
 from weightsmith.cli.options import Force, Json, Quiet
 from weightsmith.cli.perplexity import Threads, Window, limit_threads
 from weightsmith.cli.screen import Screen, human_size
@@ -56,18 +57,19 @@ def calibrate(
     from weightsmith.inference.calibrate import calibrate as run
     from weightsmith.inference.model import read_config, require_transformers
 
-    read_config(model)
-    require_transformers()
-    limit_threads(jobs)
     screen = Screen(
         "calibrate",
         {"quiet": quiet, "verbose": False, "json": as_json, "output": "", "dry_run": False},
     )
+    where = located(model, screen.notice)
+    read_config(where)
+    require_transformers()
+    limit_threads(jobs)
     with opened([model], screen.notice) as (source,):
         try:
             done = run(
                 source,
-                Path(model),
+                Path(where),
                 text,
                 Path(output),
                 Request(tokens, window, seed, device),

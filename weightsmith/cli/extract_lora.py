@@ -8,7 +8,7 @@ import typer
 
 import weightsmith
 from weightsmith.checkpoint.source import Source
-from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select, Verbose
+from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select, Stream, Verbose
 from weightsmith.cli.screen import Screen
 from weightsmith.engine.inputs import opened, view
 from weightsmith.engine.settings import parse_dtype
@@ -41,6 +41,7 @@ def extract_lora(
     select: Select = [],  # noqa: B006 - typer reads the default and copies it
     exclude: Exclude = [],  # noqa: B006
     force: Force = False,
+    stream: Stream = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -65,7 +66,7 @@ def extract_lora(
         "extract-lora",
         {"quiet": quiet, "verbose": verbose, "json": as_json, "output": "", "dry_run": False},
     )
-    with opened([base, tuned], screen.notice) as (before, after):
+    with opened([base, tuned], screen.notice, stream=stream) as (before, after):
         from weightsmith.report.extraction import Request, extract
         from weightsmith.report.lowrank import RankRule
         from weightsmith.report.pairs import pair

@@ -36,6 +36,11 @@ Exclude = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the target.")]
 
+Stream = Annotated[
+    bool,
+    typer.Option("--stream", help="Read hf:// by byte ranges; download no weights."),
+]
+
 Act = Annotated[
     str,
     typer.Option(
@@ -63,7 +68,7 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
                 "--output",
                 "-o",
                 metavar="TARGET",
-                help="A directory, a file NAME.safetensors, or - for standard output.",
+                help="A directory, a file NAME.safetensors, hf://owner/name, or - for stdout.",
             ),
         ],
         "-",
@@ -129,6 +134,7 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         False,
     ),
+    "stream": (Stream, False),
     "dry_run": (
         Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan; write nothing.")],
         False,
@@ -184,4 +190,5 @@ def settings_from(given: dict[str, Any]) -> Settings:
         device=given.get("device", "cpu"),
         cache=given.get("cache"),
         allow_code=given["allow_code"],
+        stream=given["stream"],
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from weightsmith.checkpoint.hub import is_hub
 from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.sink import FileSink, Sink
@@ -19,11 +20,13 @@ from weightsmith.engine.run import Run
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
     dry_check,
+    file_by_file,
     is_directory,
     is_pipe,
     is_stream,
     lay_out,
     open_files,
+    open_hub,
     open_stream,
     refuse_terminal,
 )
@@ -64,7 +67,9 @@ def execute(
     """
     if not dry_run:
         refuse_terminal(settings.output)
-    with opened(addresses, observer.notice) as sources:
+    # A plan needs no more than headers and samples, unless all bytes are to be hashed for it.
+    stream = settings.stream or (dry_run and not settings.full_digest)
+    with opened(addresses, observer.notice, stream=stream) as sources:
         described = _describe(operator, len(sources))
         views = [
             view(
@@ -86,6 +91,8 @@ def execute(
         started = time.monotonic()
         if is_stream(settings.output):
             run = _run_stream(plan, layout, settings, observer)
+        elif is_hub(settings.output):
+            run = _run_hub(plan, layout, settings, observer, sidecars)
         else:
             run = _run_files(plan, layout, settings, observer, sidecars)
         return Outcome.of(
@@ -112,7 +119,7 @@ def _complete(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> Plan
     untouched_file = plan.draft.transparent and sidecars is not None and sidecars.implied
     if sidecars is not None and is_pipe(settings.output) and not untouched_file:
         # Only for the next command of a pipe on this machine: paths are not for published files.
-        metadata[SIDECARS] = str(sidecars.directory.resolve())
+        metadata[SIDECARS] = str(sidecars.settled())
     header = Header(plan.header.tensors, metadata)
     original = plan.primary.header
     # Where nothing changed at all, the very bytes of the header are passed on.
@@ -129,8 +136,9 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
         )
     streams = [source.label for source in plan.sources if source.sequential]
     streams += ["the output"] if is_stream(settings.output) else []
-    if settings.resume and streams:
-        raise UsageError("--resume needs files at both ends", got=f"{streams[0]} is a stream")
+    if settings.resume and (streams or is_hub(settings.output)):
+        got = f"{streams[0]} is a stream" if streams else settings.output
+        raise UsageError("--resume needs files at both ends", got=got)
 
 
 def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observer) -> Run:
@@ -141,6 +149,40 @@ def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observ
     return run
 
 
+def _furnisher(plan: Plan, sidecars: Sidecars | None) -> Callable[[Path], None]:
+    """What puts the files beside the weights."""
+
+    def furnish(tree: Path) -> None:
+        if sidecars is not None:
+            sidecars.copy(tree, plan.config_patch)
+            remote.furnish(tree)
+        (tree / README).write_text(model_card(plan), encoding="utf-8")
+
+    return furnish
+
+
+def _run_hub(
+    plan: Plan,
+    layout: Layout,
+    settings: Settings,
+    observer: Observer,
+    sidecars: Sidecars | None,
+) -> Run:
+    before = [source.identity() for source in plan.sources]
+    message = f"weightsmith {plan.operator.name}"
+    sink = open_hub(settings, _furnisher(plan, sidecars), message)
+    try:
+        sink.open(layout)
+        run = _run(file_by_file(plan, layout), sink, settings, observer, frozenset())
+        run()
+        _refuse_changed(plan.sources, before)
+        sink.publish()
+    except BaseException:
+        sink.discard()
+        raise
+    return run
+
+
 def _run_files(
     plan: Plan,
     layout: Layout,
@@ -148,15 +190,9 @@ def _run_files(
     observer: Observer,
     sidecars: Sidecars | None,
 ) -> Run:
-    def furnish(tree: Path) -> None:
-        if sidecars is not None:
-            sidecars.copy(tree, plan.config_patch)
-            remote.furnish(tree)
-        (tree / README).write_text(model_card(plan), encoding="utf-8")
-
     before = [source.identity() for source in plan.sources]
     resumable = not any(source.sequential for source in plan.sources)
-    sink = open_files(settings, furnish)
+    sink = open_files(settings, _furnisher(plan, sidecars))
     identity = plan.fingerprint(layout)
     done = _finished_before(sink, identity, settings, observer)
     try:

@@ -7,16 +7,17 @@ those before them are written. Everything else happens in any order.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from weightsmith.checkpoint.remote import is_remote, read_ahead
 from weightsmith.checkpoint.sink import Sink
 from weightsmith.engine.cache import Cache
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.units import Arena, WorkUnit, cut, granularity_of, nbytes
 from weightsmith.errors import WeightsmithError
-from weightsmith.operators.operator import Function, Granularity, TensorPlan
+from weightsmith.operators.operator import Function, Granularity, Slot, TensorPlan
 from weightsmith.operators.unit import Block, Unit
 
 # A tensor operator may hold about this many float32 copies of its matrix.
@@ -62,6 +63,9 @@ class Run:
         self._tick = tick
         self._device = device
         self._cache = cache
+        far = [source for source in plan.sources if is_remote(source)]
+        ahead = memory // 4 // max(1, len(far))
+        memory -= ahead * len(far)
         self._workers = _thread_count(plan, workers, memory)
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
@@ -76,6 +80,8 @@ class Run:
             plan.sources[source].keep(waiting)
             for name, last in waiting.items():
                 self._drops.setdefault(last, []).append((source, name))
+        for index, given in enumerate(plan.sources):
+            read_ahead(given, self._spans(index, tensors), ahead)
         self._counts = threading.Lock()
         self._outlet = Outlet(self._write, ordered=sink.ordered, limit=2 * self._workers)
         self._failure: BaseException | None = None
@@ -83,6 +89,13 @@ class Run:
 
     def _cut(self, tensor: TensorPlan) -> Iterator[WorkUnit]:
         return cut(tensor, self._plan.operator.granularity, self._memory)
+
+    def _spans(self, source: int, tensors: Iterable[TensorPlan]) -> Iterator[tuple[str, int, int]]:
+        """All reads of a source, in the order of the units: (tensor, start, nbytes)."""
+        for unit in (unit for tensor in tensors for unit in self._cut(tensor)):
+            for slot in unit.segment.slots:
+                if slot.source == source:
+                    yield slot.spec.name, *_bytes(unit, slot)
 
     def __call__(self) -> None:
         """Do it all.
@@ -158,9 +171,7 @@ class Run:
 
     def _read_slot(self, unit: WorkUnit, index: int, arena: Arena) -> memoryview:
         slot = unit.segment.slots[index]
-        span = unit.span(slot)
-        size = nbytes(slot.spec.dtype, span.stop - span.start)
-        start = nbytes(slot.spec.dtype, span.start)
+        start, size = _bytes(unit, slot)
         area = arena.area(index, size)
         return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
 
@@ -238,6 +249,12 @@ def _elements(tensor: TensorPlan) -> int:
     """Size of the largest array that a whole tensor's unit holds."""
     specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
     return max([tensor.spec.numel, *(spec.numel for spec in specs)])
+
+
+def _bytes(unit: WorkUnit, slot: Slot) -> tuple[int, int]:
+    """Where in a tensor the input of a unit begins, and its size."""
+    span = unit.span(slot)
+    return nbytes(slot.spec.dtype, span.start), nbytes(slot.spec.dtype, span.stop - span.start)
 
 
 def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:

@@ -31,6 +31,7 @@ class Settings:
         device: where operators on whole tensors compute, as torch names it.
         cache: directory for decompositions that a later run can use again.
         allow_code: whether *.py may be copied from where only known names are trusted.
+        stream: read hub addresses by byte ranges, and download no weights.
     """
 
     output: str = "-"
@@ -46,6 +47,7 @@ class Settings:
     device: str = "cpu"
     cache: str | None = None
     allow_code: bool = False
+    stream: bool = False
 
     @property
     def request(self) -> Request:

@@ -1,0 +1,142 @@
+"""Fetch the pieces of far-away files before they are asked for, several at a time.
+
+One request costs a round trip whatever it brings, so what will be read is cut into pieces that
+hold what lies together, and some of them are always under way. Which bytes are fetched follows
+from what was announced: nothing else is, but gaps too small for a request of their own.
+"""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+CONNECTIONS = 8
+_LARGEST_PIECE = 8 << 20
+_SMALLEST_PIECE = 1 << 18
+# About what the head of one request and its answer take.
+_GAP = 2 << 10
+
+
+@dataclass(slots=True)
+class Piece:
+    """Bytes [begin, end) of a file; `left` of them have not been taken yet."""
+
+    file: int
+    begin: int
+    end: int
+    left: int = 0
+
+
+class ReadAhead:
+    """What will be read of some files, and what of it is here or under way.
+
+    Args:
+        spans: (file, begin, end) of every read to come, in about that order.
+        fetch: gets bytes [begin, end) of a file, in whatever thread calls it.
+        memory: bound on what is kept, in bytes.
+    """
+
+    def __init__(
+        self,
+        spans: Iterable[tuple[int, int, int]],
+        fetch: Callable[[int, int, int], memoryview],
+        memory: int,
+    ) -> None:
+        # So many pieces fit that each connection has one, and as many have come and are in use.
+        size = min(_LARGEST_PIECE, max(_SMALLEST_PIECE, memory // (4 * CONNECTIONS)))
+        self._pieces = _cut(spans, size)
+        self._room = max(2, memory // size)
+        self._fetch = fetch
+        self._pool = ThreadPoolExecutor(CONNECTIONS, "weightsmith-fetch")
+        self._lock = threading.Lock()
+        self._futures: dict[int, Future[memoryview]] = {}
+        self._index: dict[int, tuple[list[int], list[int]]] = {}
+        for number in sorted(range(len(self._pieces)), key=lambda n: self._pieces[n].begin):
+            begins, numbers = self._index.setdefault(self._pieces[number].file, ([], []))
+            begins.append(self._pieces[number].begin)
+            numbers.append(number)
+
+    def take(self, file: int, begin: int, end: int) -> list[memoryview] | None:
+        """The bytes [begin, end) of a file in parts; None where they were not announced.
+
+        Raises:
+            WeightsmithError: they could not be fetched.
+        """
+        parts = []
+        while begin < end:
+            number = self._find(file, begin)
+            if number is None:
+                return None
+            piece = self._pieces[number]
+            stop = min(end, piece.end)
+            data = self._demand(number).result()
+            parts.append(data[begin - piece.begin : stop - piece.begin])
+            with self._lock:
+                piece.left -= stop - begin
+            begin = stop
+        return parts
+
+    def _find(self, file: int, position: int) -> int | None:
+        begins, numbers = self._index.get(file, ([], []))
+        at = bisect_right(begins, position) - 1
+        if at < 0 or position >= self._pieces[numbers[at]].end:
+            return None
+        return numbers[at]
+
+    def _demand(self, number: int) -> "Future[memoryview]":
+        """The piece, which comes first, and those after it get under way."""
+        with self._lock:
+            wanted = self._start(number)
+            for later in range(number + 1, min(number + self._room // 2, len(self._pieces))):
+                if self._pieces[later].left > 0:
+                    self._start(later)
+            for old in self._too_many(number):
+                del self._futures[old]
+            return wanted
+
+    def _start(self, number: int) -> "Future[memoryview]":
+        future = self._futures.get(number)
+        if future is None:
+            piece = self._pieces[number]
+            future = self._pool.submit(self._fetch, piece.file, piece.begin, piece.end)
+            self._futures[number] = future
+        return future
+
+    def _too_many(self, current: int) -> list[int]:
+        """What to forget: first what has been taken whole, then what was passed over."""
+        excess = len(self._futures) - self._room
+        if excess <= 0:
+            return []
+        taken = [n for n in self._futures if self._pieces[n].left <= 0 and n != current]
+        passed = [n for n in self._futures if self._pieces[n].left > 0 and n < current]
+        return (taken + passed)[:excess]
+
+    def close(self) -> None:
+        """Start nothing more; what is under way is left to end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _cut(spans: Iterable[tuple[int, int, int]], size: int) -> list[Piece]:
+    """Pieces of at most `size` bytes that cover the spans; a span that comes again is covered."""
+    pieces: list[Piece] = []
+    made: dict[tuple[int, int, int], tuple[int, int]] = {}
+    for span in spans:
+        file, begin, end = span
+        if span in made:
+            for piece in pieces[slice(*made[span])]:
+                piece.left += max(0, min(end, piece.end) - max(begin, piece.begin))
+            continue
+        first = len(pieces)
+        last = pieces[-1] if pieces else None
+        near = last is not None and last.file == file and last.begin <= begin <= last.end + _GAP
+        if last is not None and near and end - last.begin <= size:
+            first -= 1
+            last.left += end - begin
+            last.end = max(last.end, end)
+        else:
+            for start in range(begin, end, size):
+                stop = min(start + size, end)
+                pieces.append(Piece(file, start, stop, stop - start))
+        made[span] = first, len(pieces)
+    return pieces
