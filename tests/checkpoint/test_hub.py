@@ -50,10 +50,18 @@ def test_addresses(text: str, repository: str, revision: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hf://", "hf://name", "hf://owner/name/file", "hf://owner/name@", "hf://a/b@c@d"]
+    "text",
+    [
+        "hf://",
+        "hf://name",
+        "hf://owner/name/file",
+        "hf://owner/name@",
+        "hf://a/b@c@d",
+        "hf://a/b--c",
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match=r"not a hub address.*expected hf://owner/name"):
+    with pytest.raises(UsageError, match="not a hub address"):
         open_source(text)
 
 

@@ -247,7 +247,7 @@ class TestReadAhead:
         size = len(self.DATA)
         ahead, asked = self.make([(0, 0, size)], 1 << 20)
         assert self.take(ahead, 0, size) == self.DATA
-        assert len(ahead._futures) <= ahead._room
+        assert not ahead._futures
         assert sum(end - begin for begin, end in asked) == size
         ahead.close()
 
@@ -257,6 +257,25 @@ class TestReadAhead:
             assert self.take(ahead, 0, 100) == self.DATA[:100]
             assert self.take(ahead, 9000, 9100) == self.DATA[9000:9100]
         assert len(asked) == 2
+        ahead.close()
+
+    def test_no_more_is_held_than_was_allowed(self) -> None:
+        ahead, _ = self.make([(0, 0, len(self.DATA))], memory := 1 << 20)
+        most = 0
+        for begin in range(0, len(self.DATA), 1000):
+            ahead.take(0, begin, min(begin + 1000, len(self.DATA)))
+            most = max(most, ahead._held)
+        assert memory // 2 < most <= memory + (1 << 18)
+        ahead.close()
+
+    def test_what_is_passed_over_makes_room_in_the_end(self) -> None:
+        size = 1 << 18
+        spans = [(0, start, start + size) for start in range(0, 30 * size, size)]
+        ahead, _ = self.make(spans, 4 * size)
+        for _, begin, end in spans[1::2]:
+            assert self.take(ahead, begin, end) == self.DATA[begin:end]
+        assert ahead._held <= 5 * size
+        assert self.take(ahead, *spans[0][1:]) == self.DATA[:size]
         ahead.close()
 
     def test_out_of_order_reads_come_before_those_in_order(self) -> None:

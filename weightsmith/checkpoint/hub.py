@@ -42,6 +42,15 @@ class Address:
                 expected="hf://owner/name or hf://owner/name@revision",
                 got=printable(text),
             )
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            HFValidationError,
+            validate_repo_id,
+        )
+
+        try:
+            validate_repo_id(match[1])
+        except HFValidationError as error:
+            raise UsageError("not a hub address", file=text, got=str(error)) from None
         return cls(match[1], match[2])
 
     def __str__(self) -> str:
@@ -151,7 +160,12 @@ def told(address: Address, *, file: str | None = None, uploading: bool = False) 
     _hush()
     try:
         yield
-    except (network_error(), OSError, errors.EntryNotFoundError) as error:
+    except (
+        network_error(),
+        OSError,
+        errors.EntryNotFoundError,
+        errors.XetDownloadError,
+    ) as error:
         raise in_words(error, address, file) from None
     except (RuntimeError, ValueError) as error:
         # Uploads wrap what went wrong, or complain of what the server said.

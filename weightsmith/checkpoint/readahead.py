@@ -8,10 +8,13 @@ from what was announced: nothing else is, but gaps too small for a request of th
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-CONNECTIONS = 8
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+CONNECTIONS = 16
 _LARGEST_PIECE = 8 << 20
 _SMALLEST_PIECE = 1 << 18
 # About what the head of one request and its answer take.
@@ -43,14 +46,18 @@ class ReadAhead:
         fetch: Callable[[int, int, int], memoryview],
         memory: int,
     ) -> None:
-        # So many pieces fit that each connection has one, and as many have come and are in use.
-        size = min(_LARGEST_PIECE, max(_SMALLEST_PIECE, memory // (4 * CONNECTIONS)))
+        from concurrent.futures import ThreadPoolExecutor  # not at every start of the program
+
+        # Half of the memory is in pieces that the connections are at, when all are large.
+        size = min(_LARGEST_PIECE, max(_SMALLEST_PIECE, memory // (2 * CONNECTIONS)))
         self._pieces = _cut(spans, size)
-        self._room = max(2, memory // size)
+        self._memory = memory
         self._fetch = fetch
         self._pool = ThreadPoolExecutor(CONNECTIONS, "weightsmith-fetch")
         self._lock = threading.Lock()
         self._futures: dict[int, Future[memoryview]] = {}
+        self._held = 0
+        self._next = 0
         self._index: dict[int, tuple[list[int], list[int]]] = {}
         for number in sorted(range(len(self._pieces)), key=lambda n: self._pieces[n].begin):
             begins, numbers = self._index.setdefault(self._pieces[number].file, ([], []))
@@ -74,6 +81,8 @@ class ReadAhead:
             parts.append(data[begin - piece.begin : stop - piece.begin])
             with self._lock:
                 piece.left -= stop - begin
+                if piece.left <= 0:
+                    self._drop(number)
             begin = stop
         return parts
 
@@ -85,14 +94,17 @@ class ReadAhead:
         return numbers[at]
 
     def _demand(self, number: int) -> "Future[memoryview]":
-        """The piece, which comes first, and those after it get under way."""
+        """The piece; those after it get under way."""
         with self._lock:
             wanted = self._start(number)
-            for later in range(number + 1, min(number + self._room // 2, len(self._pieces))):
-                if self._pieces[later].left > 0:
-                    self._start(later)
-            for old in self._too_many(number):
-                del self._futures[old]
+            self._next = max(self._next, number + 1)
+            # What was passed over, if anything ever is, must not take the room for good.
+            if self._held > self._memory:
+                for old in sorted(held for held in self._futures if held < number):
+                    self._drop(old)
+            while self._held < self._memory and self._next < len(self._pieces):
+                self._start(self._next)
+                self._next += 1
             return wanted
 
     def _start(self, number: int) -> "Future[memoryview]":
@@ -101,16 +113,12 @@ class ReadAhead:
             piece = self._pieces[number]
             future = self._pool.submit(self._fetch, piece.file, piece.begin, piece.end)
             self._futures[number] = future
+            self._held += piece.end - piece.begin
         return future
 
-    def _too_many(self, current: int) -> list[int]:
-        """What to forget: first what has been taken whole, then what was passed over."""
-        excess = len(self._futures) - self._room
-        if excess <= 0:
-            return []
-        taken = [n for n in self._futures if self._pieces[n].left <= 0 and n != current]
-        passed = [n for n in self._futures if self._pieces[n].left > 0 and n < current]
-        return (taken + passed)[:excess]
+    def _drop(self, number: int) -> None:
+        if self._futures.pop(number, None) is not None:
+            self._held -= self._pieces[number].end - self._pieces[number].begin
 
     def close(self) -> None:
         """Start nothing more; what is under way is left to end."""

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from weightsmith.checkpoint.hub import Address, download, is_offline, network_error, told
 from weightsmith.checkpoint.index import check_index, find_index, read_index, weight_files
@@ -134,12 +132,18 @@ class RemoteFile:
                     if failures == _TRIES:
                         raise
                     time.sleep(_WAIT * 2 ** (failures - 1))
+                else:
+                    failures = failures + 1 if done == before else 0
+                    if failures == _TRIES:
+                        raise WeightsmithError("the server sends nothing", file=self.label)
                 if self._size is not None:
                     end = min(end, self._size)
         return data[:done]
 
     def _chunks(self, begin: int, end: int) -> Iterable[bytes]:
         """One request for a range; fewer bytes may come than were asked for."""
+        from urllib.parse import urlsplit
+
         from huggingface_hub import constants
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
             build_hf_headers,
@@ -301,6 +305,8 @@ def _sidecars(names: Sequence[str], bring: Callable[[str], Path]) -> Sidecars:
 
 def _open_files(address: Address, pinned: Address, names: Sequence[str]) -> list[WeightFile]:
     """All files of the weights at once: each header is a round trip or two."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from huggingface_hub import try_to_load_from_cache
 
     def open_one(name: str) -> WeightFile:

@@ -96,9 +96,13 @@ class HubSink:
         repository: looked at, and free.
         furnish: called with an empty directory to put sidecars and the model card there.
         message: of the commit.
+
+    Attributes:
+        commit: where the Hub shows it, once it is made.
     """
 
     ordered = False
+    commit = ""
 
     def __init__(
         self, repository: Repository, furnish: Callable[[Path], None], message: str
@@ -233,7 +237,7 @@ class HubSink:
         stale = [name for name in self._repository.contents if name not in names]
         with told(address, uploading=True):
             try:
-                create_commit(
+                made = create_commit(
                     address.repository,
                     [*added, *map(CommitOperationDelete, stale)],
                     commit_message=self._message,
@@ -248,6 +252,7 @@ class HubSink:
                     file=address,
                     remedy="run it again; what was sent is not sent twice",
                 ) from None
+        self.commit = made.commit_url
 
     def discard(self) -> None:
         """See Sink: without a commit, what has been sent shows nowhere."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weightsmith.checkpoint.hub import located
+from weightsmith.checkpoint.hub import is_hub, located
 from weightsmith.cli.options import Force, Json, Quiet
 from weightsmith.cli.perplexity import Threads, Window, limit_threads
 from weightsmith.cli.screen import Screen, human_size
@@ -51,7 +51,7 @@ def calibrate(
       weightsmith calibrate model/ novel.txt -o stats/
       weightsmith calibrate model/ chats.jsonl --tokens 65536 -o stats/
     """
-    if output == "-" or output.endswith(".safetensors"):
+    if output == "-" or output.endswith(".safetensors") or is_hub(output):
         raise UsageError(f"-o {output}: statistics are a directory", remedy="-o stats/")
     from weightsmith.inference.calibrate import Request
     from weightsmith.inference.calibrate import calibrate as run

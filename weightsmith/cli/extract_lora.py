@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import weightsmith
+from weightsmith.checkpoint.hub import is_hub
 from weightsmith.checkpoint.source import Source
 from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select, Stream, Verbose
 from weightsmith.cli.screen import Screen
@@ -58,7 +59,7 @@ def extract_lora(
       weightsmith extract-lora base/ tuned/ --rank 16 -o adapter/
       weightsmith extract-lora base/ tuned/ --rank energy=0.9 --dtype bf16 -o adapter/
     """
-    if output == "-" or output.endswith(".safetensors"):
+    if output == "-" or output.endswith(".safetensors") or is_hub(output):
         raise UsageError(f"-o {output}: an adapter is a directory", remedy="-o adapter/")
     kind = parse_dtype(dtype) or "F32"
     selection = Selection(tuple(select), tuple(exclude))

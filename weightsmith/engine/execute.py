@@ -180,6 +180,7 @@ def _run_hub(
     except BaseException:
         sink.discard()
         raise
+    observer.notice(f"published as {sink.commit}")
     return run
 
 

@@ -6,15 +6,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weightsmith.checkpoint.hub import Address, is_hub
 from weightsmith.checkpoint.layout import Layout, shard_by_size, shard_like, single_file
 from weightsmith.checkpoint.sink import FileSink, StreamSink, check_target
-from weightsmith.checkpoint.upload import HubSink, Repository
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.settings import Settings
 from weightsmith.errors import UsageError
 from weightsmith.header import Header
+
+if TYPE_CHECKING:
+    from weightsmith.checkpoint.upload import HubSink
 
 SUFFIX = ".safetensors"
 
@@ -71,8 +74,10 @@ def open_files(settings: Settings, furnish: Callable[[Path], None]) -> FileSink:
     )
 
 
-def open_hub(settings: Settings, furnish: Callable[[Path], None], message: str) -> HubSink:
+def open_hub(settings: Settings, furnish: Callable[[Path], None], message: str) -> "HubSink":
     """A sink on a repository of the Hub; refuses one that may not be replaced."""
+    from weightsmith.checkpoint.upload import HubSink, Repository  # not at every start
+
     repository = Repository(Address.parse(settings.output), force=settings.force)
     return HubSink(repository, furnish, message)
 
@@ -80,7 +85,9 @@ def open_hub(settings: Settings, furnish: Callable[[Path], None], message: str) 
 def dry_check(settings: Settings) -> None:
     """Raise UsageError where a real run would find that the target may not be written."""
     if is_hub(settings.output):
-        open_hub(settings, lambda _: None, "").discard()
+        from weightsmith.checkpoint.upload import Repository
+
+        Repository(Address.parse(settings.output), force=settings.force)
     elif not is_stream(settings.output):
         target = Path(os.path.realpath(settings.output))
         check_target(target, directory=is_directory(settings.output), force=settings.force)
