@@ -173,13 +173,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def write_parts(self, parts: Iterable[bytes]) -> None:
         for part in parts:
+            # Before it is sent: who has it all must find that it was all counted.
+            with self.hub.lock:
+                self.hub.sent += len(part)
             try:
                 self.wfile.write(part)
             except OSError:  # nobody listens any more
                 self.close_connection = True
                 return
-            with self.hub.lock:
-                self.hub.sent += len(part)
 
     def serve(self, content: Content, headers: Mapping[str, str]) -> None:
         """A file or the range of it that was asked for."""
@@ -373,7 +374,11 @@ def running() -> Iterator[Hub]:
         handler = type(kind.__name__, (kind,), {"hub": hub})
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
-    hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    # Two names of this machine: to some versions of the client another port is no other host.
+    hub.url, hub.cdn = (
+        f"http://{host}:{server.server_port}"
+        for host, server in zip(("127.0.0.1", "localhost"), servers, strict=True)
+    )
     try:
         yield hub
     finally:

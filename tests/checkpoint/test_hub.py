@@ -65,6 +65,12 @@ def test_what_is_no_address(text: str) -> None:
         open_source(text)
 
 
+def test_an_old_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.__version__", "0.36.2")
+    with pytest.raises(UsageError, match=r"expected 1\.31 or later, got 0\.36\.2"):
+        open_source("hf://owner/name")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_same_files_as_from_a_directory(
     hub: Hub, model: Path, tmp_path: Path, stream: bool

@@ -16,6 +16,8 @@ from weightsmith.checkpoint.sidecar import WEIGHTS
 from weightsmith.errors import UsageError, WeightsmithError, printable
 
 PREFIX = "hf://"
+# The oldest with which the tests pass; those before 1.0 lack what --stream is made of.
+_OLDEST_CLIENT = (1, 31)
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^\s@]+))?")
 # What a download leaves out until it is known which files are the weights. fnmatch's patterns.
 _NO_SIDECARS = ["*/*", ".*", "[Rr][Ee][Aa][Dd][Mm][Ee].[Mm][Dd]", *(f"*{end}" for end in WEIGHTS)]
@@ -42,6 +44,7 @@ class Address:
                 expected="hf://owner/name or hf://owner/name@revision",
                 got=printable(text),
             )
+        _require_client()
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
             HFValidationError,
             validate_repo_id,
@@ -67,6 +70,21 @@ class Address:
 def is_hub(address: str) -> bool:
     """Whether an argument names a repository of the Hub."""
     return address.startswith(PREFIX)
+
+
+def _require_client() -> None:
+    """Raise UsageError where the client is older than what it is used for here."""
+    import huggingface_hub
+
+    version = huggingface_hub.__version__
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST_CLIENT:
+        # Older ones are allowed to be there, for transformers 4 wants them.
+        raise UsageError(
+            "hub addresses need a newer huggingface_hub",
+            expected=f"{_OLDEST_CLIENT[0]}.{_OLDEST_CLIENT[1]} or later",
+            got=version,
+            remedy="python -m pip install -U huggingface_hub",
+        )
 
 
 def is_offline() -> bool:
