@@ -31,7 +31,7 @@ def stored(values: torch.Tensor, dtype: str, offset: int = 0) -> StoredMatrix:
 @pytest.mark.parametrize("offset", [0, 1])
 def test_a_part_is_widened(dtype: str, cut: Cut, offset: int) -> None:
     values = tensor(dtype, 0)
-    found = stored(values, dtype, offset).float32(cut)
+    found = stored(values, dtype, offset)[cut]
     assert torch.equal(found, values.reshape(4, 6)[cut].float())
 
 
@@ -53,7 +53,7 @@ def test_parts_are_stored_rounded(dtype: str, transposed: bool) -> None:
         part = values[cut]
         assert out.store(cut, part.T.contiguous().T if transposed else part) == 0
     expected = values.to(TORCH[dtype])
-    assert torch.equal(out.float32(CUTS[0]), expected.float())
+    assert torch.equal(out[CUTS[0]], expected.float())
 
 
 def test_overflows_are_counted() -> None:

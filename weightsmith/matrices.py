@@ -19,7 +19,7 @@ Cut: TypeAlias = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """The elements of a tensor, as they are stored.
+    """The elements of a tensor, as they are stored; a weightsmith.spectral.Matrix.
 
     Attributes:
         words: [out, rest], the dimensions after the first joined; unsigned integers of the
@@ -40,8 +40,18 @@ class StoredMatrix:
         """The bytes of a part, row after row."""
         return _bytes(np.ascontiguousarray(self.words[cut]))
 
-    def float32(self, cut: Cut) -> torch.Tensor:
-        """A part, widened exactly."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.words.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return torch.device("cpu")
+
+    def __getitem__(self, cut: Cut) -> torch.Tensor:
+        """A part, widened exactly to float32."""
         found = np.empty(self.words[cut].shape, np.float32)
         elementwise.cast(_bytes(found), "F32", self.raw(cut), self.dtype)
         return torch.from_numpy(found)
@@ -72,7 +82,7 @@ class Difference:
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows and columns."""
-        return self.left.words.shape
+        return self.left.shape
 
     def __getitem__(self, cut: Cut) -> torch.Tensor:
         left, right = self.left, self.right

@@ -139,7 +139,7 @@ class Timber(JoiningOperator):
         import torch
 
         from weightsmith.matrices import Difference, StoredMatrix
-        from weightsmith.spectral import NotFinite, damp_tail
+        from weightsmith.spectral import NotFinite, add_damped
 
         def refine(unit: Any) -> int:
             base, instruct, out = (
@@ -159,9 +159,10 @@ class Timber(JoiningOperator):
                 ) from None
             kept = _directions(spectrum.values, k, energy)
             overflows = 0
-            for cut, damped in damp_tail(delta, spectrum, kept, gamma):
-                refined = damped.cpu().add_(base.float32(cut))
-                overflows += out.store(cut, refined.float())
+            # A bfloat16 result hides what float32 loses in the product with the projector.
+            exact = out.dtype != "BF16"
+            for cut, values in add_damped(base, delta, spectrum, kept, gamma, exact=exact):
+                overflows += out.store(cut, values.cpu())
             return overflows
 
         return refine
