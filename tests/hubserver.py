@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -204,6 +205,14 @@ class Handler(BaseHTTPRequestHandler):
                 )
 
 
+class Server(ThreadingHTTPServer):
+    """Does not report that somebody hung up."""
+
+    def handle_error(self, *given: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(*given)
+
+
 class Cdn(Handler):
     """Where the large files are; addresses are signed, and can expire."""
 
@@ -372,7 +381,7 @@ def running() -> Iterator[Hub]:
     servers = []
     for kind in (Api, Cdn):
         handler = type(kind.__name__, (kind,), {"hub": hub})
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        servers.append(Server(("127.0.0.1", 0), handler))
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
     # Two names of this machine: to some versions of the client another port is no other host.
     hub.url, hub.cdn = (

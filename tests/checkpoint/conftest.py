@@ -1,5 +1,6 @@
 """A Hub of our own, and a client in this process that knows no other."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             monkeypatch.delenv(variable, raising=False)
         yield hub
+        for thread in threading.enumerate():
+            # What was given up still ends its last request.
+            if thread.name.startswith("weightsmith"):
+                thread.join()
         close_session()
 
 

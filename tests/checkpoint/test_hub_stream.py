@@ -10,7 +10,7 @@ from support import encode, random_tensors, read, write_directory
 
 import weightsmith as package
 from weightsmith.checkpoint.readahead import ReadAhead
-from weightsmith.checkpoint.remote import read_ahead
+from weightsmith.checkpoint.remote import RemoteFile, read_ahead
 from weightsmith.checkpoint.source import Source, open_source
 from weightsmith.errors import WeightsmithError
 from weightsmith.header import Header, TensorSpec
@@ -100,11 +100,12 @@ def test_a_broken_range_is_taken_up_again(large: Hub, how: int | str) -> None:
 
 def test_a_limit_is_waited_for(large: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waited.append)
+    monkeypatch.setattr(RemoteFile, "_wait", lambda _, seconds: waited.append(seconds))
     source = opened()
-    large.faults.append(Fault("GET /files/", 429, headers={"Retry-After": "7"}))
+    for header in ({"Retry-After": "7"}, {"RateLimit": '"resolvers";r=0;t=55'}):
+        large.faults.append(Fault("GET /files/", 429, headers=header))
     assert whole(source, "t2") == LARGE["t2"][2]
-    assert waited == [8]
+    assert waited == [7, 55]
     source.close()
 
 

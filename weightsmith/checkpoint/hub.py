@@ -214,11 +214,16 @@ def network_error() -> type[Exception]:
     return cast("type[Exception]", HfHubHTTPError.__bases__[0])
 
 
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an exception is about, if it is about one."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
 def in_words(error: BaseException, address: Address, file: str | None = None) -> WeightsmithError:
     """What an exception of the Hub's client means, and what can be done about it."""
     from huggingface_hub import errors, get_token
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = status_of(error)
 
     def say(what: str, remedy: str | None = None) -> WeightsmithError:
         return WeightsmithError(what, file=file or address, remedy=remedy)

@@ -121,8 +121,8 @@ class ReadAhead:
             self._held -= self._pieces[number].end - self._pieces[number].begin
 
     def close(self) -> None:
-        """Start nothing more; what is under way is left to end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Start nothing more, and wait for what is under way."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _cut(spans: Iterable[tuple[int, int, int]], size: int) -> list[Piece]:

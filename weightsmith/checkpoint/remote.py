@@ -1,10 +1,11 @@
 """A checkpoint on the Hub as a source: downloaded first, or read by byte ranges where it lies."""
 
-import time
+import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from weightsmith.checkpoint.hub import Address, download, is_offline, network_error, told
+from weightsmith.checkpoint.hub import Address, download, is_offline, network_error, status_of, told
 from weightsmith.checkpoint.index import check_index, find_index, read_index, weight_files
 from weightsmith.checkpoint.readahead import CONNECTIONS, ReadAhead
 from weightsmith.checkpoint.shard import Shard, check_size
@@ -16,7 +17,10 @@ from weightsmith.header import TensorSpec, header_length, parse_header
 # Most headers fit into this; of those that do not, the rest takes a second request.
 _FIRST = 1 << 16
 _TRIES = 5
-_WAIT = 1.0  # seconds before the second try, doubled for each that follows
+_WAIT = 0.5  # seconds, doubled for each failure in a row
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+# As in `"api";r=0;t=55`: nothing is left of the limit, for so many seconds.
+_LIMIT = re.compile(r"\br=0;\s*t=(\d+)")
 _ALIGNMENT = 64
 _EXPIRED = (401, 403, 404, 410)
 # Kept ahead of a pass by commands that have no --memory, in bytes.
@@ -84,7 +88,7 @@ class RemoteFile:
         self._url = hf_hub_url(pinned.repository, name, revision=pinned.revision)
         self._location = self._url
         self._size: int | None = None
-        self.closed = False
+        self._closed = threading.Event()
         start = self.fetch(0, _FIRST)
         length = header_length(bytes(start[:8]), label)
         text = bytes(start[8 : 8 + length])
@@ -112,33 +116,31 @@ class RemoteFile:
         Raises:
             WeightsmithError: the Hub refuses, or the connection broke again and again.
         """
-        from huggingface_hub.errors import HfHubHTTPError
-
         # In memory the bytes are aligned as in the file.
         lead = begin % _ALIGNMENT
         data = memoryview(bytearray(lead + end - begin))[lead:]
         done, failures = 0, 0
         with told(self._address, file=self.label):
             while begin + done < end:
-                before = done
+                before, problem = done, None
                 try:
                     for chunk in self._chunks(begin + done, end):
                         data[done : done + len(chunk)] = chunk
                         done += len(chunk)
-                except HfHubHTTPError:
-                    raise
-                except network_error():
-                    failures = failures + 1 if done == before else 1
-                    if failures == _TRIES:
+                except network_error() as error:
+                    if status_of(error) not in (None, *_TRANSIENT):
                         raise
-                    time.sleep(_WAIT * 2 ** (failures - 1))
-                else:
-                    failures = failures + 1 if done == before else 0
-                    if failures == _TRIES:
-                        raise WeightsmithError("the server sends nothing", file=self.label)
-                if self._size is not None:
-                    end = min(end, self._size)
+                    problem = error
+                failures = 0 if done > before else failures + 1
+                if failures == _TRIES:
+                    raise problem or WeightsmithError("the server sends nothing", file=self.label)
+                if problem is not None:
+                    self._wait(_asked_for(problem) or _WAIT * 2.0**failures)
+                end = min(end, self._size or end)
         return data[:done]
+
+    def _wait(self, seconds: float) -> None:
+        self._closed.wait(seconds)
 
     def _chunks(self, begin: int, end: int) -> Iterable[bytes]:
         """One request for a range; fewer bytes may come than were asked for."""
@@ -152,6 +154,7 @@ class RemoteFile:
         )
 
         location = self._location
+        self._check_open()
         # A token is for the Hub, not for where it keeps its files.
         ours = urlsplit(location)[:2] == urlsplit(self._url)[:2]
         headers = build_hf_headers(
@@ -164,8 +167,9 @@ class RemoteFile:
             location,
             headers=headers,
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-            base_wait_time=_WAIT,
+            # Whoever waits here must hear that the file is closed, so `fetch` itself tries again.
             retry_on_exceptions=(),
+            retry_on_status_codes=(),
         ) as response:
             if response.status_code in _EXPIRED and location != self._url:
                 self._location = self._url
@@ -174,11 +178,14 @@ class RemoteFile:
             stop = self._stop(response.status_code, response.headers, begin, end)
             self._location = str(response.url)
             for chunk in response.iter_bytes():
-                if self.closed:
-                    raise WeightsmithError("reading was given up", file=self.label)
+                self._check_open()
                 part = chunk[: stop - begin]
                 begin += len(part)
                 yield part
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise WeightsmithError("reading was given up", file=self.label)
 
     def _stop(self, status: int, headers: object, begin: int, end: int) -> int:
         """Where the answer ends in the file, by its headers; also learns the size of the file."""
@@ -210,7 +217,15 @@ class RemoteFile:
 
     def close(self) -> None:
         """Let what is under way end soon."""
-        self.closed = True
+        self._closed.set()
+
+
+def _asked_for(error: Exception) -> float | None:
+    """The seconds that a server wants us to wait, if it says so."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    after = str(headers.get("Retry-After", ""))
+    limit = _LIMIT.search(str(headers.get("RateLimit", "")))
+    return float(after) if after.isdecimal() else float(limit[1]) if limit else None
 
 
 class RemoteSource(FileSource):
@@ -258,7 +273,7 @@ class RemoteSource(FileSource):
         return area[lead:done]
 
     def close(self) -> None:
-        """See Source."""
+        """See Source; what is under way ends first."""
         super().close()
         if self._ahead is not None:
             self._ahead.close()

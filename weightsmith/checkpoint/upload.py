@@ -121,7 +121,9 @@ class HubSink:
         self._changed = threading.Condition()
         self._unsent = 0
         self._failure: BaseException | None = None
-        self._sender = threading.Thread(target=self._send_all, daemon=True)
+        self._sender = threading.Thread(
+            target=self._send_all, name="weightsmith-upload", daemon=True
+        )
 
     def open(self, layout: Layout) -> None:
         """Make the repository if there is none, and get ready to send."""
