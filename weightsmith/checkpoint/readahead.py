@@ -7,7 +7,7 @@ from what was announced: nothing else is, but gaps too small for a request of th
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,27 +64,29 @@ class ReadAhead:
             begins.append(self._pieces[number].begin)
             numbers.append(number)
 
-    def take(self, file: int, begin: int, end: int) -> list[memoryview] | None:
-        """The bytes [begin, end) of a file in parts; None where they were not announced.
+    def parts(self, file: int, begin: int, end: int) -> Iterator[memoryview] | None:
+        """The bytes [begin, end) of a file, part by part; None where they were not announced.
 
-        Raises:
-            WeightsmithError: they could not be fetched.
+        A part's memory is free again as soon as nobody holds it.
         """
-        parts = []
-        while begin < end:
-            number = self._find(file, begin)
+        numbers, reached = [], begin
+        while reached < end:
+            number = self._find(file, reached)
             if number is None:
                 return None
-            piece = self._pieces[number]
-            stop = min(end, piece.end)
-            data = self._demand(number).result()
-            parts.append(data[begin - piece.begin : stop - piece.begin])
-            with self._lock:
-                piece.left -= stop - begin
-                if piece.left <= 0:
-                    self._drop(number)
-            begin = stop
-        return parts
+            numbers.append(number)
+            reached = self._pieces[number].end
+        return (self._take(number, begin, end) for number in numbers)
+
+    def _take(self, number: int, begin: int, end: int) -> memoryview:
+        piece = self._pieces[number]
+        first, stop = max(begin, piece.begin), min(end, piece.end)
+        data = self._demand(number).result()
+        with self._lock:
+            piece.left -= stop - first
+            if piece.left <= 0:
+                self._drop(number)
+        return data[first - piece.begin : stop - piece.begin]
 
     def _find(self, file: int, position: int) -> int | None:
         begins, numbers = self._index.get(file, ([], []))

@@ -116,6 +116,7 @@ class RemoteFile:
         Raises:
             WeightsmithError: the Hub refuses, or the connection broke again and again.
         """
+        end = min(end, self._size or end)
         # In memory the bytes are aligned as in the file.
         lead = begin % _ALIGNMENT
         data = memoryview(bytearray(lead + end - begin))[lead:]
@@ -261,13 +262,13 @@ class RemoteSource(FileSource):
         if self._ahead is None or tensor not in self._number:
             return super().read(tensor, start, nbytes, area)
         place = self._place(tensor, start, nbytes)
-        parts = self._ahead.take(*place)
+        parts = self._ahead.parts(*place)
         if parts is None:
             return super().read(tensor, start, nbytes, area)
-        if len(parts) == 1:
-            return parts[0]
         lead = done = place[1] % _ALIGNMENT
         for part in parts:
+            if len(part) == nbytes:
+                return part
             area[done : done + len(part)] = part
             done += len(part)
         return area[lead:done]
