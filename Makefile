@@ -9,7 +9,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help env demo test slow gpu oracle lint format bench smoke clean
+.PHONY: help env demo test slow gpu oracle peers lint format bench smoke clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -25,10 +25,15 @@ demo: $(STAMP)   ## the main job on a real model, under 10 minutes
 	$(BIN)/python examples/demo/demo.py
 
 test: $(STAMP)   ## all tests but the slow ones, under 10 minutes on two cores
-	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu and not oracle'
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu and not oracle and not peers'
 
 slow: $(STAMP)   ## the slow tests
-	$(BIN)/python -m pytest -q -m 'slow and not gpu and not oracle' || test $$? -eq 5
+	$(BIN)/python -m pytest -q -m 'slow and not gpu and not oracle and not peers' || test $$? -eq 5
+
+# bench installs mergekit into an environment of its own, and so does this.
+peers: $(STAMP)  ## recipes against mergekit itself
+	$(BIN)/python -c 'import sys; sys.path.insert(0, "tests/benchmarks"); import bench; sys.exit(bench.install_peer(bench.ROOT / "build" / "bench-venv") is None)'
+	$(BIN)/python -m pytest -q -s -m peers
 
 gpu: $(STAMP)    ## tests and a benchmark that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu || test $$? -eq 5

@@ -178,6 +178,19 @@ def test_a_plan_and_a_selection_leave_the_rest_alone(hub: Hub, tmp_path: Path) -
     assert len(read(tmp_path / "x.safetensors")) == 2
 
 
+def test_other_names_change_nothing_of_it(large: Hub, tmp_path: Path) -> None:
+    package.cat(
+        "hf://me/large",
+        output=tmp_path / "x.safetensors",
+        stream=True,
+        select="u1",
+        rename="s/^t/u/",
+    )
+    assert read(tmp_path / "x.safetensors") == {"u1": LARGE["t1"]}
+    # The first request is for the header, and the samples are small.
+    assert SIZE < large.sent < 1.1 * SIZE + (1 << 16)
+
+
 @pytest.mark.parametrize(
     ("operator", "inputs", "options"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from weightsmith.checkpoint.hub import Address, download, is_offline, network_error, status_of, told
 from weightsmith.checkpoint.index import check_index, find_index, read_index, weight_files
 from weightsmith.checkpoint.readahead import CONNECTIONS, ReadAhead
+from weightsmith.checkpoint.renamed import RenamedSource
 from weightsmith.checkpoint.shard import Shard, check_size
 from weightsmith.checkpoint.sidecar import CONFIG, Sidecars
 from weightsmith.checkpoint.source import FileSource, Source, WeightFile, open_directory
@@ -52,7 +53,12 @@ def read_ahead(source: Source, spans: Iterable[tuple[str, int, int]], memory: in
 
     Only a checkpoint that is read over the network makes use of it, and of that much memory.
     """
-    if isinstance(source, RemoteSource):
+    if isinstance(source, RenamedSource):
+        stored = source.stored
+        read_ahead(
+            source.source, ((stored(name), start, size) for name, start, size in spans), memory
+        )
+    elif isinstance(source, RemoteSource):
         source.expect(spans, memory)
 
 
@@ -63,6 +69,8 @@ def read_all_ahead(source: Source, tensors: Iterable[TensorSpec]) -> None:
 
 def is_remote(source: Source) -> bool:
     """Whether a source is read over the network."""
+    if isinstance(source, RenamedSource):
+        return is_remote(source.source)
     return isinstance(source, RemoteSource)
 
 

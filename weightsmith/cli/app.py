@@ -22,6 +22,7 @@ def build() -> typer.Typer:
     from weightsmith.cli.generate import generate
     from weightsmith.cli.inspect import inspect
     from weightsmith.cli.perplexity import perplexity
+    from weightsmith.cli.run import run
     from weightsmith.cli.sweep import sweep
     from weightsmith.cli.verify import verify
     from weightsmith.operators.registry import operators
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
     app.command("generate")(generate)
     app.command("inspect")(inspect)
     app.command("perplexity")(perplexity)
+    app.command("run")(run)
     app.command("sweep")(sweep)
     app.command("verify")(verify)
     return app

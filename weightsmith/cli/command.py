@@ -47,7 +47,7 @@ def command_of(operator: type[Operator]) -> Callable[..., None]:
         *(_argument(given) for given in operator.inputs if not given.flag),
         *(_named_input(given) for given in by_option),
         *(
-            _option(item.name, item.metadata[OPTION], item.default)
+            option_parameter(item.name, item.metadata[OPTION], item.default)
             for item in fields(operator)
             if OPTION in item.metadata
         ),
@@ -105,13 +105,15 @@ def _named_input(given: Input) -> Parameter:
     )
 
 
-def _option(name: str, described: Option, default: Any) -> Parameter:
+def option_parameter(name: str, described: Option, default: Any) -> Parameter:
+    """The parameter of a command's signature for a field of an operator."""
+    many = described.per_tensor or described.repeated
     if described.convert is None:
         kind: Any = bool
     else:
-        kind = list[str] if described.per_tensor else str | None
+        kind = list[str] if many else str | None
     text = described.help[0].upper() + described.help[1:]
-    if described.convert is not None and default is not None:
+    if described.convert is not None and default not in (None, ()):
         text += f" [default: {default}]"
     option = typer.Option(
         described.flag,
@@ -119,7 +121,7 @@ def _option(name: str, described: Option, default: Any) -> Parameter:
         metavar=None if described.convert is None else _metavar(described),
         show_default=False,
     )
-    empty: Any = False if described.convert is None else ([] if described.per_tensor else None)
+    empty: Any = False if described.convert is None else ([] if many else None)
     return Parameter(
         name, Parameter.KEYWORD_ONLY, default=empty, annotation=Annotated[kind, option]
     )

@@ -42,7 +42,7 @@ def function_of(operator: type[Operator]) -> Callable[..., Outcome]:
         addresses += [str(address) for address in named if address is not None]
         return execute(operator(**parameters), addresses, settings, Observer(), dry_run=dry_run)
 
-    call.__name__ = call.__qualname__ = operator.name
+    call.__name__ = call.__qualname__ = operator.name.replace("-", "_")
     call.__doc__ = inspect.getdoc(operator)
     return call
 

@@ -13,7 +13,7 @@ from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
 from weightsmith.engine.cache import Cache
 from weightsmith.engine.card import README, model_card
-from weightsmith.engine.inputs import find_sidecars, opened, view
+from weightsmith.engine.inputs import find_sidecars, opened, renamed, view
 from weightsmith.engine.outcome import Outcome
 from weightsmith.engine.plan import Plan, make_plan
 from weightsmith.engine.run import Run
@@ -80,7 +80,8 @@ def execute(
             )
             for index, (source, given) in enumerate(zip(sources, described, strict=True))
         ]
-        plan = make_plan(operator, sources, views, settings.request)
+        named, views = renamed(operator, sources, views)
+        plan = make_plan(operator, named, views, settings.request)
         sidecars = find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)
         plan = _complete(plan, settings, sidecars)
         _check_target(plan, settings, sidecars)

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from weightsmith.checkpoint.fingerprint import fingerprint
 from weightsmith.checkpoint.hub import Address, download_sidecars, is_hub
+from weightsmith.checkpoint.renamed import RenamedSource
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.source import Source, open_source
 from weightsmith.checkpoint.tokenizer import Tokenizer
 from weightsmith.errors import UsageError
-from weightsmith.operators.operator import Input, InputView
+from weightsmith.operators.operator import Input, InputView, Operator
 from weightsmith.operators.provenance import SIDECARS, lineage, stream_fingerprint
 
 STDIN = ("-", "/dev/stdin", "/dev/fd/0")
@@ -63,6 +65,20 @@ def view(
         source.identity(),
         identify,
     )
+
+
+def renamed(
+    operator: Operator, sources: Sequence[Source], views: Sequence[InputView]
+) -> tuple[tuple[Source, ...], list[InputView]]:
+    """The inputs with the names that the operator gives them; fingerprints stay what they were."""
+    names = operator.renamed(views)
+    named = tuple(
+        RenamedSource(source, new) if new else source
+        for source, new in zip(sources, names, strict=True)
+    )
+    return named, [
+        replace(view, header=source.header) for view, source in zip(views, named, strict=True)
+    ]
 
 
 def find_sidecars(primary: Source, asked: str | None, *, allow_code: bool) -> Sidecars | None:

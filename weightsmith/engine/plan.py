@@ -14,6 +14,7 @@ from weightsmith.dtypes import DTYPES
 from weightsmith.engine.spool import waiting
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import Header
+from weightsmith.operators.heads import untied
 from weightsmith.operators.operator import Draft, InputView, Operator, Request, TensorPlan
 from weightsmith.operators.provenance import (
     PROVENANCE,
@@ -56,6 +57,18 @@ class Plan:
         """The output's tensors in order."""
         return self.draft.tensors
 
+    @property
+    def shard_of(self) -> dict[str, str]:
+        """The primary's file for each tensor it has, and for each that is made of one."""
+        known = self.primary.shard_of
+        home = dict(known)
+        for tensor in self.tensors:
+            slots = [slot for segment in tensor.segments[:1] for slot in segment.slots]
+            files = [known[s.spec.name] for s in slots if s.spec.name in known]
+            if tensor.spec.name not in known and files:
+                home[tensor.spec.name] = files[0]
+        return home
+
     def fingerprint(self, layout: Layout) -> str:
         """What must be equal for an interrupted run to be continued."""
         inputs = [source.identity() for source in self.sources]
@@ -90,7 +103,7 @@ def make_plan(
     else:
         spooled = {}
         _check_streams(sources, draft)
-    patch = _config_patch(operator, sources, draft, request)
+    patch = _config_patch(operator, views, draft, request)
     primary = sources[operator.primary].header
     provenance = None if draft.transparent else _provenance(operator, views, draft, request)
     metadata = {key: value for key, value in primary.metadata.items() if key not in TRANSIENT}
@@ -123,11 +136,12 @@ def _check_streams(sources: Sequence[Source], draft: Draft) -> None:
 
 
 def _config_patch(
-    operator: Operator, sources: Sequence[Source], draft: Draft, request: Request
+    operator: Operator, views: Sequence[InputView], draft: Draft, request: Request
 ) -> dict[str, Any]:
-    earlier = trusted_patch(sources[operator.primary].header.metadata)
+    primary = views[operator.primary]
+    earlier = trusted_patch(primary.header.metadata)
     asked = {"dtype": DTYPES[request.dtype].torch_name} if request.dtype else {}
-    return earlier | asked | dict(draft.config_patch)
+    return earlier | asked | untied(primary, draft) | dict(draft.config_patch)
 
 
 def _provenance(

@@ -246,15 +246,18 @@ def _thread_count(plan: Plan, workers: int, memory: int) -> int:
 
 
 def _elements(tensor: TensorPlan) -> int:
-    """Size of the largest array that a whole tensor's unit holds."""
-    specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
-    return max([tensor.spec.numel, *(spec.numel for spec in specs)])
+    """Size of the largest array that a unit of an uncut tensor holds."""
+    return max(
+        max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
+        for segment in tensor.segments
+    )
 
 
 def _bytes(unit: WorkUnit, slot: Slot) -> tuple[int, int]:
     """Where in a tensor the input of a unit begins, and its size."""
     span = unit.span(slot)
-    return nbytes(slot.spec.dtype, span.start), nbytes(slot.spec.dtype, span.stop - span.start)
+    dtype = slot.spec.dtype
+    return nbytes(dtype, slot.start + span.start), nbytes(dtype, span.stop - span.start)
 
 
 def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:

@@ -102,7 +102,7 @@ def lay_out(plan: Plan, settings: Settings) -> Layout:
         return single_file(header)
     if settings.shard_size is not None:
         return shard_by_size(header, settings.shard_size)
-    return shard_like(header, plan.primary.shard_of)
+    return shard_like(header, plan.shard_of)
 
 
 def file_by_file(plan: Plan, layout: Layout) -> Plan:

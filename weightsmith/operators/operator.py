@@ -7,7 +7,7 @@ A new operator is a frozen dataclass in a file of this package, decorated with
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,6 +62,7 @@ class Option:
         convert: reads one value from text, raising ValueError; None for a switch.
         choices: the allowed values, if they are few.
         per_tensor: whether it takes a default and patterns (`PATTERN=VALUE`).
+        repeated: whether it may be given again; the field is a tuple of values in their order.
     """
 
     flag: str
@@ -70,6 +71,7 @@ class Option:
     convert: Callable[[str], Any] | None
     choices: tuple[str, ...] = ()
     per_tensor: bool = False
+    repeated: bool = False
 
 
 def option(
@@ -81,10 +83,12 @@ def option(
     convert: Callable[[str], Any] = str,
     choices: tuple[str, ...] = (),
     per_tensor: bool = False,
+    repeated: bool = False,
 ) -> Any:
     """Declare a field of an operator as an option of its command."""
     switch = isinstance(default, bool)
-    described = Option(flag, help, metavar, None if switch else convert, choices, per_tensor)
+    reads = None if switch else convert
+    described = Option(flag, help, metavar, reads, choices, per_tensor, repeated)
     return field(default=default, metadata={OPTION: described})
 
 
@@ -119,14 +123,20 @@ class InputView:
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor of one input: the input's index and the tensor there.
+    """A tensor of one input, or a run of its elements.
 
-    `whole` asks for all of it with every unit, such as a vector that each row needs.
+    Attributes:
+        source: the input.
+        spec: the tensor, or the part of it that stands for a tensor of this shape.
+        whole: asks for all of it with every unit, such as a vector that each row needs.
+        start: which element of the input's tensor the part begins with. Negative where the part
+            belongs to a later segment of the output, whose elements count from the output's first.
     """
 
     source: int
     spec: TensorSpec
     whole: bool = False
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -263,6 +273,10 @@ class Operator:
             )
         )
 
+    def renamed(self, inputs: Sequence[InputView]) -> Sequence[Mapping[str, str]]:
+        """New names of tensors by their old ones, for each input; `plan` knows only the new."""
+        return [{}] * len(inputs)
+
     def function(self) -> Function:
         """Import what the arithmetic needs and return the function on one work unit.
 
@@ -277,9 +291,9 @@ class Operator:
     def record(self) -> dict[str, Any]:
         """The parameters for provenance, in one normal form."""
         return {
-            name: value.record() if isinstance(value, Values) else value
+            name: _recorded(value)
             for name, value in self._parameters()
-            if not isinstance(value, bool) or value
+            if not isinstance(value, bool | tuple) or value
         }
 
     def _parameters(self) -> list[tuple[str, Any]]:
@@ -293,12 +307,21 @@ class Operator:
                 object.__setattr__(self, item.name, _convert(described, given))
 
 
+def _recorded(value: Any) -> Any:
+    if isinstance(value, Values):
+        return value.record()
+    return [str(each) for each in value] if isinstance(value, tuple) else value
+
+
 def _convert(described: Option, given: Any) -> Any:
     assert described.convert is not None
     if isinstance(given, Values) or given is None:
         return given
     if described.per_tensor:
         return Values.parse(given, described.flag, described.convert)
+    if described.repeated:
+        texts = [given] if isinstance(given, str) else given
+        return tuple(_convert(replace(described, repeated=False), text) for text in texts)
     try:
         value = described.convert(str(given))
     except ValueError as error:
