@@ -75,7 +75,7 @@ def test_version() -> None:
         (["graft", "BASE", "-"], 2, "standard input can be only one"),
         (["delta", "BASE"], 2, "Missing argument"),
         (["cat", "nowhere"], 1, "No such file"),
-        (["cat", "hf://owner/name"], 2, "not supported yet"),
+        (["cat", "hf://name"], 2, "not a hub address"),
         (["delta", "BASE", "TUNED", "--lossless", "--dtype", "bf16"], 2, "--dtype makes no sense"),
     ],
 )

@@ -32,7 +32,7 @@ class RenamedSource:
         self._old = {new: old for old, new in names.items()}
 
     def stored(self, tensor: str) -> str:
-        """The name of a tensor where the data is."""
+        """The name under which the source has a tensor."""
         return self._old.get(tensor, tensor)
 
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:

@@ -36,6 +36,11 @@ Exclude = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the target.")]
 
+Stream = Annotated[
+    bool,
+    typer.Option("--stream", help="Read hf:// by byte ranges; download no weights."),
+]
+
 Act = Annotated[
     str,
     typer.Option(
@@ -63,7 +68,7 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
                 "--output",
                 "-o",
                 metavar="TARGET",
-                help="A directory, a file NAME.safetensors, or - for standard output.",
+                help="A directory, a file NAME.safetensors, hf://owner/name, or - for stdout.",
             ),
         ],
         "-",
@@ -148,6 +153,7 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         False,
     ),
+    "stream": (Stream, False),
     "dry_run": (
         Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan; write nothing.")],
         False,
@@ -170,7 +176,8 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
 
 
 # Of a chain: how the whole run goes is for the first command to say, where it goes for the last.
-FIRST_ONLY = ("jobs", "memory", "dry_run", "resume", "json", "quiet", "verbose")
+WORK = ("jobs", "memory", "resume", "executor", "address")
+FIRST_ONLY = (*WORK, "dry_run", "json", "quiet", "verbose")
 LAST_ONLY = ("output", "shard_size")
 
 # Only for operators that say that they listen to them.
@@ -209,4 +216,5 @@ def settings_from(given: dict[str, Any]) -> Settings:
         executor=given["executor"],
         address=given["address"],
         allow_code=given["allow_code"],
+        stream=given["stream"],
     )

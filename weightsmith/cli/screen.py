@@ -38,6 +38,9 @@ class Screen:
         self._json = given["json"]
         self._data_on_stdout = given["output"] == "-" and not given["dry_run"]
         self._bar: tqdm[Any] | None = None
+        if self._quiet:
+            # Read by the Hub's client, should there be downloads.
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         self.observer = Observer(self.notice, self._begin, self._tick)
 
     def notice(self, text: str) -> None:

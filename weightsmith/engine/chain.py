@@ -51,9 +51,14 @@ class Step:
 
 @contextmanager
 def planned(
-    steps: Sequence[Step], notice: Callable[[str], None]
+    steps: Sequence[Step], notice: Callable[[str], None], *, headers: bool = False
 ) -> Iterator[tuple[Plan, Sidecars | None]]:
     """The plan of the last step, whose sources are open, and the sidecar files it takes.
+
+    Args:
+        steps: all of them.
+        notice: told when something is waited for.
+        headers: whether only the plan is wanted, so that nothing need be downloaded.
 
     Raises:
         WeightsmithError: whatever is wrong with a step; if there are several, it says with which.
@@ -68,7 +73,8 @@ def planned(
                 remedy="- stands for the command before: weightsmith delta A B then graft A C -",
             )
     addresses = [each for inputs in wired for each in inputs if isinstance(each, str)]
-    with opened(addresses, notice) as leaves:
+    stream = headers or any(step.settings.stream for step in steps)
+    with opened(addresses, notice, stream=stream) as leaves:
         rest = iter(leaves)
         links: list[Link] = []
         for number, (step, inputs) in enumerate(zip(steps, wired, strict=True)):
@@ -141,7 +147,7 @@ def complete(plan: Plan, sidecars: Sidecars | None, *, directory: bool, pipe: bo
     untouched_file = plan.draft.transparent and sidecars is not None and sidecars.implied
     if sidecars is not None and pipe and not untouched_file:
         # Only for the next command of a pipe on this machine: paths are not for published files.
-        metadata[SIDECARS] = str(sidecars.directory.resolve())
+        metadata[SIDECARS] = str(sidecars.settled())
     header = Header(plan.header.tensors, metadata)
     original = plan.primary.header
     # Where nothing changed at all, the very bytes of the header are passed on.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weightsmith.checkpoint.hub import is_hub
 from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.sink import FileSink, Sink
@@ -22,11 +23,13 @@ from weightsmith.engine.run import Run, require_device
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
     dry_check,
+    file_by_file,
     is_directory,
     is_pipe,
     is_stream,
     lay_out,
     open_files,
+    open_hub,
     open_stream,
     refuse_terminal,
 )
@@ -85,7 +88,9 @@ def execute_chain(
         _check_executor(step.settings)
     if not dry_run:
         refuse_terminal(settings.output)
-    with planned(steps, observer.notice) as (last, sidecars):
+    # A plan needs no more than headers and samples, unless all bytes are to be hashed for it.
+    headers = dry_run and not any(step.settings.full_digest for step in steps)
+    with planned(steps, observer.notice, headers=headers) as (last, sidecars):
         plan = _complete(last, sidecars, settings.output)
         _check_target(plan, settings, sidecars)
         layout = lay_out(plan, settings)
@@ -96,6 +101,8 @@ def execute_chain(
         run: Run | RayRun
         if is_stream(settings.output):
             run = _run_stream(plan, layout, settings, observer)
+        elif is_hub(settings.output):
+            run = _run_hub(plan, layout, settings, observer, sidecars)
         else:
             with _machines(settings):
                 run = _run_files(plan, layout, settings, observer, sidecars)
@@ -122,12 +129,14 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
         )
     streams = [*streams_of(plan)]
     streams += ["the output"] if is_stream(settings.output) else []
-    for option, given in (
+    local = [
         ("--resume", settings.resume),
         ("--executor ray", settings.executor != "local"),
-    ):
-        if given and streams:
-            raise UsageError(f"{option} needs files at both ends", got=f"{streams[0]} is a stream")
+    ]
+    for option, given in local:
+        if given and (streams or is_hub(settings.output)):
+            got = f"{streams[0]} is a stream" if streams else settings.output
+            raise UsageError(f"{option} needs files at both ends", got=got)
 
 
 def _check_executor(settings: Settings) -> None:
@@ -150,6 +159,41 @@ def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observ
     return run
 
 
+def _furnisher(plan: Plan, sidecars: Sidecars | None) -> Callable[[Path], None]:
+    """What puts the files beside the weights."""
+
+    def furnish(tree: Path) -> None:
+        if sidecars is not None:
+            sidecars.copy(tree, plan.config_patch)
+            remote.furnish(tree)
+        (tree / README).write_text(model_card(plan), encoding="utf-8")
+
+    return furnish
+
+
+def _run_hub(
+    plan: Plan,
+    layout: Layout,
+    settings: Settings,
+    observer: Observer,
+    sidecars: Sidecars | None,
+) -> Run:
+    before = [source.identity() for source in plan.sources]
+    message = f"weightsmith {plan.operator.name}"
+    sink = open_hub(settings, _furnisher(plan, sidecars), message)
+    try:
+        sink.open(layout)
+        run = _run(file_by_file(plan, layout), sink, settings, observer, frozenset())
+        run()
+        _refuse_changed(plan.sources, before)
+        sink.publish()
+    except BaseException:
+        sink.discard()
+        raise
+    observer.notice(f"published as {sink.commit}")
+    return run
+
+
 def _run_files(
     plan: Plan,
     layout: Layout,
@@ -157,15 +201,9 @@ def _run_files(
     observer: Observer,
     sidecars: Sidecars | None,
 ) -> Run | RayRun:
-    def furnish(tree: Path) -> None:
-        if sidecars is not None:
-            sidecars.copy(tree, plan.config_patch)
-            remote.furnish(tree)
-        (tree / README).write_text(model_card(plan), encoding="utf-8")
-
     before = [source.identity() for source in plan.sources]
     resumable = not any(source.sequential for source in plan.sources)
-    sink = open_files(settings, furnish)
+    sink = open_files(settings, _furnisher(plan, sidecars))
     identity = plan.fingerprint(layout)
     done = _finished_before(sink, identity, settings, observer)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from weightsmith.checkpoint.adapter import adapter_config
 from weightsmith.checkpoint.fingerprint import fingerprint
+from weightsmith.checkpoint.hub import Address, download_sidecars, is_hub
 from weightsmith.checkpoint.renamed import RenamedSource
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.source import Source, open_source
@@ -20,14 +21,22 @@ STDIN = ("-", "/dev/stdin", "/dev/fd/0")
 
 
 @contextmanager
-def opened(addresses: Sequence[str], notice: Callable[[str], None]) -> Iterator[tuple[Source, ...]]:
-    """Open all inputs, files first: a wrong path should not cost a wait for a stream."""
+def opened(
+    addresses: Sequence[str], notice: Callable[[str], None], *, stream: bool = False
+) -> Iterator[tuple[Source, ...]]:
+    """Open all inputs, files first: a wrong path should not cost a wait for a stream.
+
+    Args:
+        addresses: as given on the command line.
+        notice: told when something is waited for.
+        stream: read hub addresses by byte ranges rather than download them.
+    """
     if sum(address in STDIN for address in addresses) > 1:
         raise UsageError("standard input can be only one of the inputs")
     sources: dict[int, Source] = {}
     try:
         for index in sorted(range(len(addresses)), key=lambda i: addresses[i] == "-"):
-            sources[index] = open_source(addresses[index], notice)
+            sources[index] = open_source(addresses[index], notice, stream=stream)
         yield tuple(sources[index] for index in range(len(addresses)))
     finally:
         for source in sources.values():
@@ -55,7 +64,7 @@ def view(
         lineage(source.header, known),
         piped,
         sidecars.config() if sidecars else None,
-        Tokenizer.of(sidecars.directory) if sidecars else None,
+        Tokenizer.of(sidecars) if sidecars else None,
         None if piped else source.identity(),
         identify,
         described.many,
@@ -90,6 +99,8 @@ def find_sidecars(primary: Source, asked: str | None, *, allow_code: bool) -> Si
     """
     if asked == "none":
         return None
+    if asked is not None and is_hub(asked):
+        return Sidecars.of_directory(download_sidecars(Address.parse(asked)))
     if asked is not None:
         if not Path(asked).is_dir():
             raise UsageError("--sidecars: no such directory", file=asked)

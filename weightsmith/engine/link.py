@@ -28,7 +28,6 @@ from weightsmith.engine.units import (
     WorkUnit,
     cut,
     granularity_of,
-    nbytes,
     page_aligned,
     piece,
 )
@@ -250,9 +249,7 @@ def _begin_slot(plan: Plan, unit: WorkUnit, index: int, arena: Arena) -> Ready:
     slot = unit.segment.slots[index]
     source = plan.sources[slot.source]
     link, name = link_of(plan, slot)
-    span = unit.span(slot)
-    size = nbytes(slot.spec.dtype, span.stop - span.start)
-    start = nbytes(slot.spec.dtype, slot.start + span.start)
+    start, size = unit.place(slot)
     if link is not None:
         return link.begin(name, start, size, arena.below(index))
 

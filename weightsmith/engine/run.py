@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from weightsmith.checkpoint.remote import is_remote, read_ahead
 from weightsmith.checkpoint.sink import Writer
 from weightsmith.engine.link import Ready, begin, link_of, links_of
 from weightsmith.engine.maker import Maker
@@ -64,6 +65,9 @@ class Run:
         self._device = device
         self._links = tuple(links_of(plan))
         self._streams = any(source.sequential for source in plan.sources)
+        far = [source for source in plan.sources if is_remote(source)]
+        ahead = memory // 4 // max(1, len(far))
+        memory -= ahead * len(far)
         self._workers = _thread_count(plan, workers, memory, device)
         plan.keep()
         # Each worker works in one set of buffers and may have one more result waiting.
@@ -78,6 +82,8 @@ class Run:
         self._last = sum(self._left.values()) - 1
         self._batches = self._numbered(tensors)
         self._take = threading.Lock()
+        for index, given in enumerate(plan.sources):
+            read_ahead(given, self._spans(index, tensors), ahead)
         self._counts = threading.Lock()
         self._outlet = Outlet(self._write, ordered=sink.ordered, limit=2 * self._workers)
         self._failure: BaseException | None = None
@@ -101,6 +107,13 @@ class Run:
                 yield units
             else:
                 yield from ([unit] for unit in units)
+
+    def _spans(self, source: int, tensors: Iterable[TensorPlan]) -> Iterator[tuple[str, int, int]]:
+        """All reads of a source, in the order of the units: (tensor, start, nbytes)."""
+        for unit in (unit for tensor in tensors for unit in self._cut(tensor)):
+            for slot in unit.segment.slots:
+                if slot.source == source:
+                    yield slot.spec.name, *unit.place(slot)
 
     def __call__(self) -> None:
         """Do it all.

@@ -34,6 +34,7 @@ class Settings:
             those of one task.
         address: of the Ray cluster; None for RAY_ADDRESS, one that runs here, or a new one.
         allow_code: whether *.py may be copied from where only known names are trusted.
+        stream: read hub addresses by byte ranges, and download no weights.
     """
 
     output: str = "-"
@@ -51,6 +52,7 @@ class Settings:
     executor: str = "local"
     address: str | None = None
     allow_code: bool = False
+    stream: bool = False
 
     @property
     def request(self) -> Request:

@@ -67,6 +67,11 @@ class WorkUnit:
         start, stop = self.start // ours * theirs, self.stop // ours * theirs
         return Span(start, stop, _shape(spec.shape, self.granularity, stop - start))
 
+    def place(self, slot: Slot) -> tuple[int, int]:
+        """Where in the bytes of a slot's tensor that begins, and its size."""
+        span, dtype = self.span(slot), slot.spec.dtype
+        return nbytes(dtype, slot.start + span.start), nbytes(dtype, span.stop - span.start)
+
 
 def granularity_of(tensor: TensorPlan, usual: Granularity) -> Granularity:
     """Where a tensor may be cut; what is only copied, anywhere."""
