@@ -82,7 +82,8 @@ def own_stream(device: str) -> Iterator[None]:
     if not device.startswith("cuda"):
         yield
         return
-    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream()):
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.device(device), torch.cuda.stream(stream):
         yield
 
 

@@ -111,7 +111,7 @@ class Shard:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What travels to another process is where the file is; it must be the same one there.
-        return _opened_again, (os.path.abspath(self.path), self.header)
+        return _opened_again, (os.path.abspath(self._path), self.header)
 
 
 def _opened_again(path: str, expected: Header) -> Shard:
