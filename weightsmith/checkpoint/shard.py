@@ -111,11 +111,11 @@ class Shard:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What travels to another process is where the file is; it must be the same one there.
-        return _opened_again, (os.path.abspath(self._path), self.header)
+        return _opened_again, (os.path.abspath(self._path), self.label, self.header)
 
 
-def _opened_again(path: str, expected: Header) -> Shard:
-    shard = Shard(Path(path))
+def _opened_again(path: str, label: str, expected: Header) -> Shard:
+    shard = Shard(Path(path), label)
     if shard.header != expected:
         shard.close()
         raise InvalidFile("another file than the run has there", file=path)
