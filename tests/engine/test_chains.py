@@ -323,6 +323,7 @@ def test_dry_run_and_json_show_every_link(trio: Trio, here: Path) -> None:
         ("cat BASE then cat -q -o x", "link 2 (cat): --quiet is for the whole chain"),
         ("cat BASE -o y then cat -o x", "link 1 (cat): --output is for the whole chain"),
         ("cat BASE then verify -", "verify cannot be linked"),
+        ("cat BASE --executor ray then cat -o x", "a chain runs on one machine"),
         ("cat BASE then", "then stands between two commands"),
         ("cat BASE then then cat", "then stands between two commands"),
         ("cat BASE then cat BASE -o x", "no later command reads the result of link 1 (cat)"),

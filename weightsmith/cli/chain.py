@@ -6,7 +6,13 @@ from typing import Any
 
 from weightsmith.cli.app import build
 from weightsmith.cli.command import Command, carry_out
-from weightsmith.cli.options import FIRST_ONLY, LAST_ONLY, WORK, run_parameters, settings_from
+from weightsmith.cli.options import (
+    FIRST_ONLY,
+    FIRST_SETTINGS,
+    LAST_ONLY,
+    run_parameters,
+    settings_from,
+)
 from weightsmith.cli.screen import Screen
 from weightsmith.engine.chain import Step, link_label
 from weightsmith.engine.execute import execute_chain
@@ -48,7 +54,7 @@ def run_steps(steps: Sequence[tuple[list[str], str | None]], given: Mapping[str,
         except WeightsmithError as error:
             error.within(link_label(number, command.operator.name, name))
             raise
-    settings = {key: getattr(whole, key) for key in (*WORK, *LAST_ONLY)}
+    settings = {key: getattr(whole, key) for key in (*FIRST_SETTINGS, *LAST_ONLY)}
     settings["force"] = whole.force or parsed[-1].settings.force
     last = replace(parsed[-1], settings=replace(parsed[-1].settings, **settings))
     screen = Screen("run", dict(given))
@@ -104,7 +110,7 @@ def _steps(commands: Sequence[Command]) -> list[Step]:
             error.within(link_label(number, command.operator.name))
             raise
     first, last = steps[0].settings, steps[-1].settings
-    whole_run = replace(last, **{name: getattr(first, name) for name in WORK})
+    whole_run = replace(last, **{name: getattr(first, name) for name in FIRST_SETTINGS})
     return [*steps[:-1], replace(steps[-1], settings=whole_run)]
 
 

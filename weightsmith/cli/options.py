@@ -176,8 +176,8 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
 
 
 # Of a chain: how the whole run goes is for the first command to say, where it goes for the last.
-WORK = ("jobs", "memory", "resume", "executor", "address")
-FIRST_ONLY = (*WORK, "dry_run", "json", "quiet", "verbose")
+FIRST_SETTINGS = ("jobs", "memory", "resume", "executor", "address")
+FIRST_ONLY = (*FIRST_SETTINGS, "dry_run", "json", "quiet", "verbose")
 LAST_ONLY = ("output", "shard_size")
 
 # Only for operators that say that they listen to them.

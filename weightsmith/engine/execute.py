@@ -84,6 +84,11 @@ def execute_chain(
         WeightsmithError: as `execute` does; the message says in which step.
     """
     settings = steps[-1].settings
+    if len(steps) > 1 and settings.executor != "local":
+        raise UsageError(
+            f"--executor {settings.executor}: a chain runs on one machine",
+            remedy="run its commands one by one, with files between them",
+        )
     for step in steps:
         _check_executor(step.settings)
     if not dry_run:
