@@ -9,7 +9,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help env demo test slow gpu oracle lint format bench smoke clean \
+.PHONY: help env demo test slow gpu oracle peers ray lint format bench smoke clean \
 	trio trio-tiny reproduce reproduce-smollm2
 
 help:            ## list the targets
@@ -26,10 +26,15 @@ demo: $(STAMP)   ## the main job on a real model, under 10 minutes
 	$(BIN)/python examples/demo/demo.py
 
 test: $(STAMP)   ## all tests but the slow ones, under 10 minutes on two cores
-	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu and not oracle'
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu and not oracle and not peers and not ray'
 
 slow: $(STAMP)   ## the slow tests
-	$(BIN)/python -m pytest -q -m 'slow and not gpu and not oracle' || test $$? -eq 5
+	$(BIN)/python -m pytest -q -m 'slow and not gpu and not oracle and not peers and not ray' || test $$? -eq 5
+
+# bench installs mergekit into an environment of its own, and so does this.
+peers: $(STAMP)  ## recipes against mergekit itself
+	$(BIN)/python -c 'import sys; sys.path.insert(0, "tests/benchmarks"); import bench; sys.exit(bench.install_peer(bench.ROOT / "build" / "bench-venv") is None)'
+	$(BIN)/python -m pytest -q -s -m peers
 
 gpu: $(STAMP)    ## tests and a benchmark that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu || test $$? -eq 5
@@ -39,6 +44,10 @@ gpu: $(STAMP)    ## tests and a benchmark that need a CUDA device
 oracle: $(STAMP) ## device models against IBM's aihwkit
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt aihwkit==1.1.0
 	$(BIN)/python -m pytest -q -m oracle
+
+ray: $(STAMP)    ## two Ray nodes on this machine, one killed half-way; a minute
+	$(BIN)/python -m pip install --quiet -c constraints.txt ray
+	$(BIN)/python -m pytest -q -m ray
 
 # mypy looks for weightsmith.kernels where the installed package has it, so it gets such a tree.
 lint: $(STAMP)   ## formatting, linters, types, import layers

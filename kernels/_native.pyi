@@ -50,3 +50,36 @@ class draws:  # a submodule  # noqa: N801
     def isas() -> list[str]: ...
     @staticmethod
     def use_isa(name: str, /) -> None: ...
+
+class low_rank:  # a submodule  # noqa: N801
+    @staticmethod
+    def product(
+        out: NDArray[np.float32],
+        left: NDArray[np.float32],
+        right: NDArray[np.float32],
+        scale: float,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def isas() -> list[str]: ...
+    @staticmethod
+    def use_isa(name: str, /) -> None: ...
+
+class task_vectors:  # a submodule  # noqa: N801
+    @staticmethod
+    def count(bins: NDArray[np.int64], vector: NDArray[np.float32], upper: int, /) -> None: ...
+    @staticmethod
+    def trim(vector: NDArray[np.float32], threshold: int, equal: int, /) -> int: ...
+    @staticmethod
+    def combine(
+        out: NDArray[np.float32],
+        vectors: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        elect: bool,
+        normalize: bool,
+        /,
+    ) -> int: ...
+    @staticmethod
+    def isas() -> list[str]: ...
+    @staticmethod
+    def use_isa(name: str, /) -> None: ...

@@ -11,6 +11,8 @@
 
 #include "draws/bindings.hpp"
 #include "elementwise/cpu.hpp"
+#include "low_rank/bindings.hpp"
+#include "task_vectors/bindings.hpp"
 #include "ternary_gemm/bindings.hpp"
 #include "trit_fit/bindings.hpp"
 
@@ -88,6 +90,10 @@ NB_MODULE(_native, m) {
 
     nb::module_ draws = m.def_submodule("draws");
     bind_draws(draws);
+    nb::module_ low_rank = m.def_submodule("low_rank");
+    bind_low_rank(low_rank);
+    nb::module_ task_vectors = m.def_submodule("task_vectors");
+    bind_task_vectors(task_vectors);
     nb::module_ trit_fit = m.def_submodule("trit_fit");
     bind_trit_fit(trit_fit);
     nb::module_ ternary_gemm = m.def_submodule("ternary_gemm");

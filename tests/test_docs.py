@@ -2,7 +2,7 @@
 
 Every block of sh or python in README.md and docs/*.md runs, unless its first line begins with
 `# not run`. The blocks of a page run in order, in one directory that holds the checkpoints base/,
-tuned/, instruct/ and thinking/; for a page that asks for them, a model that runs, small/, and a
+tuned/, instruct/ and thinking/, multimodal/, mixture/ and float8/; for a page that asks for them, a model that runs, small/, and a
 text, novel.txt.
 """
 
@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support import environment, make_trio, random_tensors, shell, write_directory
+from support import Tensors, environment, make_trio, random_tensors, shell, write_directory
 
 from weightsmith.cli.bench import bench as bench_command
 from weightsmith.cli.calibrate import calibrate as calibrate_command
@@ -24,6 +25,7 @@ from weightsmith.cli.extract_lora import extract_lora as extract_lora_command
 from weightsmith.cli.generate import generate as generate_command
 from weightsmith.cli.inspect import inspect as inspect_command
 from weightsmith.cli.perplexity import perplexity as perplexity_command
+from weightsmith.cli.run import run as run_command
 from weightsmith.cli.sweep import sweep as sweep_command
 from weightsmith.cli.verify import verify as verify_command
 from weightsmith.operators.registry import operators
@@ -43,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate_command,
     "inspect": inspect_command,
     "perplexity": perplexity_command,
+    "run": run_command,
     "sweep": sweep_command,
     "verify": verify_command,
 }
@@ -83,7 +86,36 @@ def models(here: Path) -> Path:
     """The directory that the examples expect to be in."""
     make_trio(here)
     write_directory(here / "thinking", random_tensors(3))
+    write_directory(here / "multimodal", multimodal(random_tensors(4)))
+    write_directory(here / "mixture", mixture())
+    write_directory(here / "float8", float8())
     return here
+
+
+def multimodal(tensors: Tensors) -> Tensors:
+    """A text model within another, beside a vision tower."""
+    moved = {name.replace("model.", "model.language_model."): t for name, t in tensors.items()}
+    return moved | random_tensors(5, {"model.visual.proj.weight": (8, 8)})
+
+
+def mixture() -> Tensors:
+    """Two experts."""
+    shapes = {
+        f"model.layers.0.mlp.experts.{expert}.{name}_proj.weight": shape
+        for expert in range(2)
+        for name, shape in {"gate": (12, 8), "up": (12, 8), "down": (8, 12)}.items()
+    }
+    return random_tensors(6, {**shapes, "lm_head.weight": (16, 8)})
+
+
+def float8() -> Tensors:
+    """A weight in two blocks of DeepSeek-V3's size."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    scales = np.float32([0.01, 0.02]).tobytes()
+    return {
+        name: ("F8_E4M3", (64, 256), bytes(range(64)) * 256),
+        f"{name}_scale_inv": ("F32", (1, 2), scales),
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)

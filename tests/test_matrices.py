@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from weightsmith.matrices import Cut, Difference, StoredMatrix
+from weightsmith.matrices import Cut, DeviceDifference, Difference, StoredMatrix
 
 CUTS: list[Cut] = [
     (slice(None), slice(None)),
@@ -31,7 +31,7 @@ def stored(values: torch.Tensor, dtype: str, offset: int = 0) -> StoredMatrix:
 @pytest.mark.parametrize("offset", [0, 1])
 def test_a_part_is_widened(dtype: str, cut: Cut, offset: int) -> None:
     values = tensor(dtype, 0)
-    found = stored(values, dtype, offset).float32(cut)
+    found = stored(values, dtype, offset)[cut]
     assert torch.equal(found, values.reshape(4, 6)[cut].float())
 
 
@@ -39,9 +39,13 @@ def test_a_part_is_widened(dtype: str, cut: Cut, offset: int) -> None:
 def test_a_difference_is_that_of_float32(cut: Cut) -> None:
     left, right = tensor("F16", 0), tensor("BF16", 1)
     cpu = torch.device("cpu")
-    difference = Difference(stored(left, "F16"), stored(right, "BF16", 1), cpu)
-    assert difference.shape == (4, 6)
-    assert torch.equal(difference[cut], (left.float() - right.float()).reshape(4, 6)[cut])
+    pair = stored(left, "F16"), stored(right, "BF16", 1)
+    expected = (left.float() - right.float()).reshape(4, 6)[cut]
+    # The second is what a card does, here by the CPU.
+    for difference in (Difference(*pair), DeviceDifference.of(*pair, cpu)):
+        assert difference.shape == (4, 6)
+        assert difference.device == cpu
+        assert torch.equal(difference[cut], expected)
 
 
 @pytest.mark.parametrize("dtype", TORCH)
@@ -53,7 +57,7 @@ def test_parts_are_stored_rounded(dtype: str, transposed: bool) -> None:
         part = values[cut]
         assert out.store(cut, part.T.contiguous().T if transposed else part) == 0
     expected = values.to(TORCH[dtype])
-    assert torch.equal(out.float32(CUTS[0]), expected.float())
+    assert torch.equal(out[CUTS[0]], expected.float())
 
 
 def test_overflows_are_counted() -> None:

@@ -12,7 +12,7 @@ from weightsmith import spectral
 from weightsmith.spectral import (
     NotFinite,
     Spectrum,
-    damp_tail,
+    add_damped,
     decompose,
     effective_rank,
     rank_for_energy,
@@ -72,9 +72,11 @@ def svd_truncated(matrix: Tensor, gamma: float) -> tuple[Tensor, Tensor, int]:
     return (u * damped) @ v, s, k
 
 
-def damped(matrix: Tensor, spectrum: Spectrum, k: int, gamma: float) -> Tensor:
-    found = torch.full(matrix.shape, torch.nan, dtype=torch.float64)
-    for cut, part in damp_tail(matrix, spectrum, k, gamma):
+def refined(
+    base: Tensor, matrix: Tensor, spectrum: Spectrum, k: int, gamma: float, exact: bool
+) -> Tensor:
+    found = torch.full(matrix.shape, torch.nan)
+    for cut, part in add_damped(base, matrix, spectrum, k, gamma, exact=exact):
         assert found[cut].isnan().all(), "every element once"
         found[cut] = part
     return found
@@ -89,8 +91,36 @@ def test_equals_the_full_svd(name: str, gamma: float) -> None:
     tolerance = 1e-9 if name in FULL else 1e-6
     assert effective_rank(spectrum.values) == pytest.approx(effective_rank(s), rel=tolerance)
     assert rank_of(spectrum.values) == k
-    found = damped(matrix, spectrum, k, gamma)
-    assert float((found - expected).norm() / expected.norm()) < 1e-12
+    nothing = torch.zeros_like(matrix)
+    for exact, error in ((True, 2.0**-24), (False, 1e-6)):
+        found = refined(nothing, matrix, spectrum, k, gamma, exact)
+        assert float((found - expected).norm() / expected.norm()) < error
+
+
+def bfloat16_steps(first: Tensor, second: Tensor) -> int:
+    """How many steps lie between elements at most."""
+    # Two's complement of the magnitude where the sign bit is set: in the order of the values.
+    a, b = (x.float().bfloat16().view(torch.int16).int() for x in (first, second))
+    a, b = (torch.where(x < 0, -(x & 0x7FFF), x) for x in (a, b))
+    return int((a - b).abs().max())
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
+def test_sums_that_nearly_cancel_are_done_again(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = noise(*shape)
+    expected, _, k = svd_truncated(matrix, 0.0)
+    spectrum = decompose(matrix)
+    # Twelve magnitudes of what is left, from a thousandth of delta down to nothing.
+    left = 2.0 ** -torch.randint(10, 22, shape, generator=generator(3)).double()
+    base = (expected * (left - 1)).float()
+    exact = expected + base.double()
+    found = refined(base, matrix, spectrum, k, 0.0, exact=False)
+    assert bfloat16_steps(found, exact) <= 1
+    monkeypatch.setattr(spectral, "_CANCELLED", 0.0)
+    found = refined(base, matrix, spectrum, k, 0.0, exact=False)
+    assert bfloat16_steps(found, exact) > 1
 
 
 @pytest.mark.parametrize("name", [*FULL, *DEFICIENT])
@@ -167,17 +197,19 @@ def test_a_zero_matrix() -> None:
     spectrum = decompose(matrix)
     assert effective_rank(spectrum.values) == 0.0
     assert rank_of(spectrum.values) == 0
-    assert not damped(matrix, spectrum, 0, 0.0).any()
+    assert not refined(matrix, matrix, spectrum, 0, 0.0, exact=False).any()
 
 
 @pytest.mark.parametrize("k", [0, 1, 40, 41])
 def test_any_k(k: int) -> None:
     matrix = noise(90, 41)
     u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
-    found = damped(matrix, decompose(matrix), k, 0.0)
-    torch.testing.assert_close(found, (u[:, :k] * s[:k]) @ v[:k], atol=1e-9, rtol=1e-4)
+    base = noise(90, 41, seed=1)
+    found = refined(base, matrix, decompose(matrix), k, 0.0, exact=True)
+    expected = base + (u[:, :k] * s[:k]) @ v[:k]
+    torch.testing.assert_close(found, expected.float(), atol=0.0, rtol=2.0**-23)
     if k == 41:
-        assert torch.equal(found, matrix.double())
+        assert torch.equal(found, base + matrix)
 
 
 def test_effective_rank_of_equal_values_is_their_number() -> None:

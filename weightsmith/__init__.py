@@ -21,7 +21,7 @@ autoload.register()
 def __getattr__(name: str) -> "Callable[..., Outcome]":
     from weightsmith.operators.registry import operators
 
-    operator = operators().get(name)
+    operator = operators().get(name.replace("_", "-"))
     if operator is None:
         raise AttributeError(f"module 'weightsmith' has no attribute {name!r}")
     from weightsmith.engine.api import function_of
@@ -32,4 +32,4 @@ def __getattr__(name: str) -> "Callable[..., Outcome]":
 def __dir__() -> list[str]:
     from weightsmith.operators.registry import operators
 
-    return sorted(["__version__", *operators()])
+    return sorted(["__version__", *(name.replace("-", "_") for name in operators())])

@@ -5,6 +5,7 @@ metadata come from files nobody vouches for, so `printable` escapes them before 
 """
 
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -55,6 +56,23 @@ class WeightsmithError(Exception):
         if remedy is not None:
             message += f"\n  {printable(remedy)}"
         super().__init__(message)
+        self._within: str | None = None
+
+    def within(self, link: str | None) -> None:
+        """Say in which link of a chain it happened; the first who says so is right."""
+        if link is not None and self._within is None:
+            self._within = link
+            self.args = (f"{link}: {self.args[0]}", *self.args[1:])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # From another process the message arrives made: it must not be made a second time.
+        return _as_it_was, (type(self), str(self))
+
+
+def _as_it_was(kind: type[WeightsmithError], message: str) -> WeightsmithError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    return error
 
 
 class UsageError(WeightsmithError):
@@ -77,6 +95,14 @@ class Mismatch(WeightsmithError):
     """Inputs are each valid but do not go together."""
 
     exit_code = ExitCode.MISMATCH
+
+
+class Overflow(WeightsmithError):
+    """Finite values became infinite in the output dtype."""
+
+
+class Unfinished(WeightsmithError):
+    """The machines gave up, not the work: what is done is kept for --resume."""
 
 
 class ClosedPipe(WeightsmithError):

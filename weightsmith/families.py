@@ -36,6 +36,14 @@ EXPERTS_OUT_IN = frozenset(
         *("minimax", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next"),
     }
 )
+# What is [experts, in, out] in the checkpoints of these families, and gate and up side by side.
+EXPERTS_IN_OUT = frozenset({"llama4", "llama4_text", "qwen3_vl_moe", "qwen3_vl_moe_text"})
+# Families whose fused gate and up take turns, channel by channel.
+EXPERTS_INTERLEAVED = frozenset({"gpt_oss", "openai_privacy_filter"})
+# Gate, up and down of an expert; those of the second kind lie in block_sparse_moe, fused in mlp.
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+MIXTRAL_PROJECTIONS = ("w1", "w3", "w2")
+MIXTRAL_NAMES = frozenset({"minimax", "mixtral", "phimoe"})
 ROUTERS = ("*.gate.weight", "*router*", "*.shared_expert_gate.weight")
 # Parts of multimodal models that are not the language model.
 TOWERS = ("*vision*", "*visual*", "*audio*", "*multi_modal_projector*")

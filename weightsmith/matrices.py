@@ -10,6 +10,7 @@ import torch
 
 from weightsmith.dtypes import DTYPES
 from weightsmith.kernels import elementwise
+from weightsmith.staging import upload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +20,7 @@ Cut: TypeAlias = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """The elements of a tensor, as they are stored.
+    """The elements of a tensor, as they are stored; a weightsmith.spectral.Matrix.
 
     Attributes:
         words: [out, rest], the dimensions after the first joined; unsigned integers of the
@@ -40,8 +41,18 @@ class StoredMatrix:
         """The bytes of a part, row after row."""
         return _bytes(np.ascontiguousarray(self.words[cut]))
 
-    def float32(self, cut: Cut) -> torch.Tensor:
-        """A part, widened exactly."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.words.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return torch.device("cpu")
+
+    def __getitem__(self, cut: Cut) -> torch.Tensor:
+        """A part, widened exactly to float32."""
         found = np.empty(self.words[cut].shape, np.float32)
         elementwise.cast(_bytes(found), "F32", self.raw(cut), self.dtype)
         return torch.from_numpy(found)
@@ -62,24 +73,63 @@ class Difference:
 
     Attributes:
         left, right: of one shape.
-        device: where the parts go.
     """
 
     left: StoredMatrix
     right: StoredMatrix
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return torch.device("cpu")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows and columns."""
-        return self.left.words.shape
+        return self.left.shape
 
     def __getitem__(self, cut: Cut) -> torch.Tensor:
         left, right = self.left, self.right
         found = np.empty(left.words[cut].shape, np.float32)
         a, b = left.raw(cut), right.raw(cut)
         elementwise.difference(_bytes(found), "F32", a, left.dtype, b, right.dtype)
-        return torch.from_numpy(found).to(self.device)
+        return torch.from_numpy(found)
+
+
+@dataclass(frozen=True)
+class DeviceDifference:
+    """The same bits as Difference, on a device that holds both matrices as they are stored."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    @classmethod
+    def of(cls, left: StoredMatrix, right: StoredMatrix, device: torch.device) -> DeviceDifference:
+        """Send both to the device."""
+        sent = (upload(_bytes(m.words), m.dtype, m.words.shape, device) for m in (left, right))
+        return cls(*sent)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return self.left.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return tuple(self.left.shape)
+
+    def __getitem__(self, cut: Cut) -> torch.Tensor:
+        return self.left[cut].float() - self.right[cut].float()
+
+
+def difference(
+    left: StoredMatrix, right: StoredMatrix, device: torch.device
+) -> Difference | DeviceDifference:
+    """`left - right` in float32, whose parts are on the device."""
+    if device.type == "cpu":
+        return Difference(left, right)
+    return DeviceDifference.of(left, right, device)
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:

@@ -3,9 +3,9 @@
 The eigenvectors of the Gram matrix of the smaller side are all that truncation needs: with V_k the
 dominant ones, the truncated matrix is `D V_k V_k^T` (or `V_k V_k^T D`), applied block by block.
 
-The matrix is float32, and every part of it is widened as it comes: the Gram matrix, its
-eigenvectors, hence the effective rank and k, and the product with the projector are float64.
-(Float32 would do almost everywhere, but not where base and truncated delta nearly cancel.)
+The matrix is float32. What decides is float64: the Gram matrix, its eigenvectors, hence the
+effective rank and k. The product with the projector is float32, but for the few places where base
+and truncated delta nearly cancel.
 
 A Gram matrix squares the condition number: singular values below about 1e-8 of the largest drown
 in rounding. Where those could matter, the well-determined part is projected out and the rest, which
@@ -29,9 +29,12 @@ _EPSILON = 2.0**-50
 _RELIABLE = 1e-6
 _TOLERANCE = 1e-10
 _MAX_ROUNDS = 4
-# Elements worked on at once: with their products they stay in a second-level cache of 2 MB.
-_BLOCK = 1 << 17
-_GRAM_BLOCK = 1 << 18
+# Elements worked on at once: in float64 they fill a second-level cache of 2 MB.
+_BLOCK = 1 << 18
+_DEVICE_BLOCK = 1 << 24  # of a card, which is slow at small ones
+# Above this share of the largest element of delta, half a step of a bfloat16 sum (2^-9 of it) is
+# four times what float32 can lose there (2^-24 of the largest, and some): below, the sum is redone.
+_CANCELLED = 2.0**-13
 
 Cut = tuple[slice, slice]
 
@@ -173,7 +176,7 @@ def _gram(matrix: Matrix, onto: Tensor | None = None) -> Tensor:
     """Upper triangle of the float64 Gram matrix of the smaller side, or of its projection."""
     size = min(matrix.shape) if onto is None else onto.shape[1]
     gram = torch.zeros(size, size, dtype=torch.float64, device=matrix.device)
-    for _, wide in _blocks(matrix, _GRAM_BLOCK):
+    for wide in _blocks(matrix):
         _add_outer(gram, wide if onto is None else onto.T @ wide)
     # A sum of squares of float32 is finite in float64 unless one of them is not.
     if not bool(gram.diagonal().sum().isfinite()):
@@ -190,38 +193,61 @@ def _add_outer(gram: Tensor, wide: Tensor) -> None:
         gram[first:last, first:].addmm_(wide[first:last], wide[first:].T)
 
 
-def _blocks(matrix: Matrix, elements: int) -> Iterator[tuple[Cut, Tensor]]:
-    """Cut along the larger side: where, and the part in float64 as [smaller side, length]."""
-    rows = _smaller_is_rows(matrix)
+def _blocks(matrix: Matrix) -> Iterator[Tensor]:
+    """The matrix in float64, cut along the larger side, as [smaller side, length]."""
+    for cut in _cuts(matrix):
+        part = matrix[cut].double()
+        yield part if _smaller_is_rows(matrix) else part.T
+
+
+def _cuts(matrix: Matrix) -> Iterator[Cut]:
+    """Cut along the larger side into parts that are worked on at once."""
     smaller, larger = sorted(matrix.shape)
-    step = max(1, elements // max(1, smaller))
+    block = _BLOCK if matrix.device.type == "cpu" else _DEVICE_BLOCK
+    step = max(1, block // max(1, smaller))
     for start in range(0, larger, step):
         run = slice(start, min(start + step, larger))
-        cut = (slice(None), run) if rows else (run, slice(None))
-        part = matrix[cut].to(torch.float64, copy=True)
-        yield cut, part if rows else part.T
+        yield (slice(None), run) if _smaller_is_rows(matrix) else (run, slice(None))
 
 
-def damp_tail(
-    matrix: Matrix, spectrum: Spectrum, k: int, gamma: float
+def add_damped(
+    base: Matrix, delta: Matrix, spectrum: Spectrum, k: int, gamma: float, *, exact: bool = False
 ) -> Iterator[tuple[Cut, Tensor]]:
-    """Multiply all singular values after the first k by gamma.
+    """`base + delta` with all singular values of delta after the first k multiplied by gamma.
 
-    That is `gamma D + (1 - gamma) P D` with the projector P on the first k directions, or
-    `D - (1 - gamma) Q D` with its complement Q, whichever has fewer directions.
+    Damped is `gamma D + (1 - gamma) P D` with the projector P on the first k directions, or
+    `D - (1 - gamma) Q D` with its complement Q, whichever has fewer directions. In float32 its
+    error is some 2^-24 of the largest element of D. Where base and damped delta nearly cancel, that
+    could be much of their sum, so these lines are done again in float64.
 
     Args:
-        matrix: what was decomposed.
-        spectrum: of the same matrix.
+        base: what is added to.
+        delta: what was decomposed, of the same shape.
+        spectrum: of delta.
         k: how many directions are kept.
         gamma: factor on the others.
+        exact: everything in float64, and one rounding to float32.
 
     Yields:
-        Rows and columns, and what lies there in float64; together, every element once.
+        Rows and columns, and what lies there in float32; together, every element once.
     """
     few = k <= len(spectrum.values) - k
     basis = spectrum.vectors[:, :k] if few else spectrum.vectors[:, k:]
     kept, added = (gamma, 1 - gamma) if few else (1.0, gamma - 1)
-    for cut, wide in _blocks(matrix, _BLOCK):
-        damped = wide.addmm_(basis, basis.T @ wide, beta=kept, alpha=added)
-        yield cut, damped if spectrum.rows else damped.T
+    single = basis.float()
+
+    def damped(part: Tensor, basis: Tensor) -> Tensor:
+        left, right = (basis, basis.T @ part) if spectrum.rows else (part @ basis, basis.T)
+        return torch.addmm(part, left, right, beta=kept, alpha=added)
+
+    for cut in _cuts(delta):
+        part = delta[cut]
+        anchor = base[cut].to(part)
+        total = damped(part, single).add_(anchor)
+        least = total.abs().amin(int(not spectrum.rows))
+        again = (least < _CANCELLED * part.abs().max()) | exact
+        if bool(again.any()):
+            lines = (slice(None), again) if spectrum.rows else (again, slice(None))
+            double = damped(part[lines].double(), basis)
+            total[lines] = double.add_(anchor[lines]).float()
+        yield cut, total

@@ -25,8 +25,8 @@ from measure import CommandFailed, Measurement, environment, evict, measure, pre
 ROOT = HERE.parents[1]
 PEER = "mergekit==0.1.5"
 LARGE_ROUNDS = 3
-# Single parts of the work in memory: timber on a matrix, the fits of ptqtp.
-PARTS = ("decomposition.py", "tritfit.py")
+# Single parts: timber on a matrix and the fits of ptqtp, in memory; chains, on files of their own.
+PARTS = ("decomposition.py", "tritfit.py", "chains.py")
 LAYERS_FACTOR = (
     65 / 16
 )  # the embeddings do not grow: this makes the checkpoint three times as large

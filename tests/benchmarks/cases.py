@@ -17,6 +17,13 @@ SYNCED = "cp, then sync"
 START_INTERPOLATE = "start-up: interpolate --dry-run"
 START_GRAFT = "start-up: graft --dry-run"
 MERGEKIT = "mergekit linear"
+# What stands under `parameters` in recipes that are carried out by run and by mergekit.
+RECIPES = {
+    "slerp": "parameters: {t: 0.4}",
+    "task_arithmetic": "parameters: {weight: 0.5}",
+    "ties": "parameters: {weight: 0.5, density: 0.2}",
+    "dare_ties": "parameters: {weight: 0.5, density: 0.2}",
+}
 PLAIN = "MI's method"
 SMALL = "graft -o dir"
 LARGE = "graft -o dir, three times the size"
@@ -33,6 +40,7 @@ class Bars:
         copy: wall time in that of the case named by `against`, start-up taken off.
         against: the copy that does the same work on the disk.
         mergekit: how many times faster than mergekit, imports included.
+        peer: the case of mergekit that does the same.
         plain: how many times faster than MI's method, imports included.
         wall: seconds.
         anonymous: bytes.
@@ -43,6 +51,7 @@ class Bars:
     copy: float | None = None
     against: str | None = None
     mergekit: float | None = None
+    peer: str = MERGEKIT
     plain: float | None = None
     wall: float | None = None
     anonymous: float | None = None
@@ -162,6 +171,7 @@ def small_cases(work: Path, python: Path, mergekit: Path | None) -> Iterator[Cas
         rounds=2,
         keep="MI's method",
     )
+    yield from recipe_cases(work, tool, mergekit)
     if mergekit is not None:
         config = work / "mergekit.yaml"
         config.write_text(_mergekit_config(base, instruct))
@@ -173,6 +183,38 @@ def small_cases(work: Path, python: Path, mergekit: Path | None) -> Iterator[Cas
             rounds=2,
             keep="mergekit",
         )
+
+
+def recipe_cases(work: Path, tool: Path, mergekit: Path | None) -> Iterator[Case]:
+    """mergekit's recipes, carried out by run and by mergekit itself."""
+    base, instruct, tuned, target = (
+        work / name for name in ("base", "instruct", "tuned", "target")
+    )
+    for method, parameters in RECIPES.items():
+        recipe = work / f"{method}.yaml"
+        models = (instruct,) if method == "slerp" else (instruct, tuned)
+        recipe.write_text(
+            f"merge_method: {method}\nbase_model: {base}\ndtype: bfloat16\n"
+            f"{parameters}\nmodels:\n  - model: {base}\n"
+            + "".join(f"  - model: {model}\n" for model in models)
+        )
+        peer = f"mergekit {method}"
+        yield Case(
+            name=f"run {method}",
+            pipeline=((tool, "run", recipe, "-q", "-o", target),),
+            inputs=(base, *models),
+            rehearsal=(tool, "--help"),
+            rounds=2,
+            bars=Bars(mergekit=3, peer=peer),
+        )
+        if mergekit is not None:
+            yield Case(
+                name=peer,
+                pipeline=((mergekit, recipe, target, "-j", "1"),),
+                inputs=(base, *models),
+                rehearsal=(mergekit, "--help"),
+                rounds=1,
+            )
 
 
 def memristor_cases(tool: Path, python: Path, model: Path) -> Iterator[Case]:

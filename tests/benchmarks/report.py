@@ -70,7 +70,7 @@ class Results:
 
     def _row(self, case: Case, runs: Sequence[Measurement]) -> list[str]:
         walls = [run.wall for run in runs]
-        is_peer = case.name in (cases.PLAIN, cases.MERGEKIT)
+        is_peer = case.name == cases.PLAIN or case.name.startswith("mergekit")
         bars = ", ".join(
             f"{verdict.bar}: {'yes' if verdict.holds else '**no**'}"
             for verdict in self._verdicts(case)
@@ -85,7 +85,7 @@ class Results:
             f"{median(run.elsewhere for run in runs):.1f}",
             _shown(self._to_copy(case, cases.COPY)),
             _shown(self._to_copy(case, cases.SYNCED)),
-            "" if is_peer else _shown(self._speedup(case, cases.MERGEKIT)),
+            "" if is_peer else _shown(self._speedup(case, case.bars.peer)),
             "" if is_peer else _shown(self._speedup(case, cases.PLAIN)),
             bars,
         ]
@@ -97,7 +97,7 @@ class Results:
             if ratio is not None:
                 bar = f"at most {bars.copy} x {bars.against}"
                 yield Verdict(ratio <= bars.copy, bar, f"{ratio:.2f} x")
-        for peer, factor in ((cases.MERGEKIT, bars.mergekit), (cases.PLAIN, bars.plain)):
+        for peer, factor in ((bars.peer, bars.mergekit), (cases.PLAIN, bars.plain)):
             speedup = self._speedup(case, peer)
             if factor is not None and speedup is not None:
                 bar = f"at least {factor:g} x as fast as {peer}"

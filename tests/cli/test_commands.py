@@ -75,7 +75,7 @@ def test_version() -> None:
         (["graft", "BASE", "-"], 2, "standard input can be only one"),
         (["delta", "BASE"], 2, "Missing argument"),
         (["cat", "nowhere"], 1, "No such file"),
-        (["cat", "hf://owner/name"], 2, "not supported yet"),
+        (["cat", "hf://name"], 2, "not a hub address"),
         (["delta", "BASE", "TUNED", "--lossless", "--dtype", "bf16"], 2, "--dtype makes no sense"),
     ],
 )
@@ -88,7 +88,7 @@ def test_exit_codes(arguments: list[str], code: int, message: str, trio: Trio, h
 def test_an_internal_error_is_70_without_a_traceback(here: Path) -> None:
     code = (
         "import sys; sys.argv = ['weightsmith', 'cat', 'x']\n"
-        "import weightsmith.cli.command as c; c.execute = None\n"
+        "import weightsmith.cli.command as c; c.execute_chain = None\n"
         "from weightsmith.cli.app import main; main()"
     )
     done = subprocess.run(

@@ -163,7 +163,9 @@ def test_a_killed_first_stage_fails_the_last(here: Path) -> None:
     ):
         first.stdin.write((trio.tuned / "model.safetensors").read_bytes()[:5000])
         first.stdin.flush()
-        time.sleep(0.5)
+        # Killed before graft opens its end, cat would leave it waiting for a writer for ever.
+        while not Path(".out.weightsmith/tree").exists():
+            time.sleep(0.02)
         first.send_signal(signal.SIGKILL)
         assert last.wait(30) == 3
         assert b"truncated" in last.stderr.read()

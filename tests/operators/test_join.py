@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from support import (
     weightsmith,
     write_directory,
 )
+
+import weightsmith as ours
 
 HEAD, EMBEDDING, NORM = "lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"
 
@@ -130,6 +133,59 @@ def test_tied_head_in_one_input(models: dict[str, Tensors]) -> None:
     assert blend(models, "--lm-head", "tie", "--force").returncode == 0
     assert HEAD not in read(Path("out"))
     assert json.loads(Path("out/config.json").read_text())["tie_word_embeddings"] is True
+
+
+@pytest.mark.parametrize(
+    ("command", "inputs", "options", "untied"),
+    [
+        ("interpolate", "ab", {"lam": 0.5}, True),
+        ("interpolate", "ab", {"lam": 0.5, "exclude": HEAD}, True),
+        ("interpolate", "ab", {"lam": 0.5, "exclude": [HEAD, EMBEDDING]}, False),
+        ("memristor", "a", {}, False),
+        ("memristor", "a", {"also": HEAD}, True),
+        ("timber", "ba", {}, True),
+        ("cat", "a", {"dtype": "fp32"}, False),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_stored_head_is_not_lost_to_a_tied_config(
+    models: dict[str, Tensors],
+    command: str,
+    inputs: str,
+    options: dict[str, Any],
+    untied: bool,
+    inside: bool,
+) -> None:
+    tied = {"tie_word_embeddings": True}
+    config = {"model_type": "gemma3", "text_config": tied} if inside else CONFIG | tied
+    for role, tensors in models.items():
+        write_directory(Path(role), tensors, config=config)
+    getattr(ours, command)(*inputs, output="out", **options)
+    assert HEAD in read(Path("out"))
+    found = json.loads(Path("out/config.json").read_text())
+    where = found["text_config"] if inside else found
+    assert where["tie_word_embeddings"] is not untied
+
+
+def test_vocabulary_growth_in_a_graft(models: dict[str, Tensors]) -> None:
+    """New tokens of INSTRUCT keep its rows; those that TUNED knows are grafted."""
+    models["tuned"] = random_tensors(3)
+    models["b"] |= random_tensors(9, {EMBEDDING: (100, 24), HEAD: (100, 24)})
+    for role, tensors in models.items():
+        write_directory(
+            Path(role), tensors, config=CONFIG | {"vocab_size": len(tensors[HEAD][2]) // 48}
+        )
+    command = ("graft", "a", "b", "tuned", "-o", "out")
+    assert_fails(weightsmith(*command), 4, "96 rows", "base, instruct, tuned")
+    assert weightsmith(*command, "--vocab", "instruct").returncode == 0
+    data, common = read(Path("out"))[HEAD][2], 96 * 24 * 2
+    difference = from_bf16(models["tuned"][HEAD][2]) - from_bf16(models["a"][HEAD][2])
+    grafted = to_bf16(from_bf16(models["b"][HEAD][2][:common]) + difference).tobytes()
+    assert data == grafted + models["b"][HEAD][2][common:]
+    assert json.loads(Path("out/config.json").read_text())["vocab_size"] == 100
+    assert weightsmith(*command, "--vocab", "base", "--force").returncode == 0
+    assert read(Path("out"))[HEAD][2] == grafted
+    assert json.loads(Path("out/config.json").read_text())["vocab_size"] == 96
 
 
 def test_tokenizers_that_disagree(models: dict[str, Tensors]) -> None:

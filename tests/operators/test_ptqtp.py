@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from models import logits, tiny_model
 from support import (
     Trio,
@@ -383,7 +384,8 @@ def test_statistics(calibrated: Path) -> None:
         off = np.frombuffer(data, np.float32) - np.frombuffer(before, np.float32)
         width = shape[1]
         hessian = np.frombuffer(hessians[DOWN][2], np.float32).reshape(width, width)
-        costs.append(output_error(off.reshape(shape), damped(hessian, 0.01)))
+        raised = torch.from_numpy(damped(hessian, 0.01))
+        costs.append(output_error(off.reshape(shape), raised))
     assert costs[2] < costs[1] < costs[0]
     report = json.loads(
         run("ptqtp", calibrated, "--stats", "stats", "--json", "-o", "packed").stdout

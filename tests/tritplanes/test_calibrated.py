@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from weightsmith.kernels.trit_fit.levels import levels_of, nearest
 
 from weightsmith.tritplanes import rows
@@ -48,7 +49,9 @@ def test_it_is_gptq(planes: int) -> None:
     found, expected = rows.expand(encoding, fit.planes), plain(weights, raised, encoding)
     # Where a weight lies between two levels, the last bit of float32 decides, and what follows moves.
     assert (found == expected).mean() > 0.99
-    assert fit.error == pytest.approx(output_error(expected - weights, raised), rel=0.01)
+    assert fit.error == pytest.approx(
+        output_error(expected - weights, torch.from_numpy(raised)), rel=0.01
+    )
 
 
 def test_outputs_change_less_than_without() -> None:
@@ -60,14 +63,15 @@ def test_outputs_change_less_than_without() -> None:
         search(weights, encoding, np.diagonal(raised).copy()),
         feedback(weights, raised, encoding),
     )
-    costs = [output_error(rows.expand(encoding, f.planes) - weights, raised) for f in fits]
+    moments = torch.from_numpy(raised)
+    costs = [output_error(rows.expand(encoding, f.planes) - weights, moments) for f in fits]
     assert costs[2] < 0.5 * costs[1] < costs[1] < costs[0]
     assert fits[2].error == pytest.approx(costs[2], rel=1e-5)
 
 
 def test_the_factor_is_that_of_the_inverse() -> None:
     _, hessian = problem()
-    factor = inverse_factor(damped(hessian, 0.01)).astype(np.float64)
+    factor = inverse_factor(torch.from_numpy(damped(hessian, 0.01))).double().numpy()
     assert np.array_equal(factor, np.triu(factor))
     product = factor.T @ factor @ damped(hessian, 0.01)
     np.testing.assert_allclose(product, np.eye(len(hessian)), atol=1e-4)
@@ -75,6 +79,18 @@ def test_the_factor_is_that_of_the_inverse() -> None:
 
 def test_singular_statistics() -> None:
     with pytest.raises(ArithmeticError):
-        inverse_factor(np.ones((3, 3), np.float32) - 2 * np.eye(3, dtype=np.float32))
+        inverse_factor(torch.ones(3, 3) - 2 * torch.eye(3))
     unseen = damped(np.zeros((3, 3), np.float32), 0.01)
     assert np.array_equal(unseen, np.eye(3, dtype=np.float32))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_card() -> None:
+    weights, hessian = problem()
+    encoding = TritEncoding(weights.shape, "F32", 2, 64)
+    raised = damped(hessian, 0.01)
+    card, cpu = (feedback(weights, raised, encoding, device=d) for d in ("cuda", "cpu"))
+    # Another factor in the last bit moves single weights to another level, and what follows.
+    assert card.error == pytest.approx(cpu.error, rel=0.01)
+    assert card.norm == pytest.approx(cpu.norm, rel=1e-5)

@@ -5,6 +5,7 @@ import mmap
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from weightsmith.errors import InvalidFile, WeightsmithError
 from weightsmith.header import Header, header_length, parse_header
@@ -21,46 +22,34 @@ class Shard:
 
     Args:
         path: the file; symlinks are followed, for hub caches are made of them.
+        label: what messages call it; the path unless given.
 
     Raises:
         InvalidFile: where the header breaks a rule or the size of the file does not fit it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, label: str | None = None) -> None:
+        self.name = path.name
+        self._path = path
+        self.label = label or str(path)
         self._mappable = sys.platform == "linux"
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise WeightsmithError(f"cannot open: {error.strerror}", file=path) from None
+            raise WeightsmithError(f"cannot open: {error.strerror}", file=self.label) from None
         try:
-            length = header_length(os.pread(self._fd, 8, 0), path)
+            length = header_length(os.pread(self._fd, 8, 0), self.label)
             text = os.pread(self._fd, length, 8)
             if len(text) < length:
-                raise InvalidFile("header is cut short", file=path, expected=length, got=len(text))
-            self.header: Header = parse_header(text, path)
+                raise InvalidFile(
+                    "header is cut short", file=self.label, expected=length, got=len(text)
+                )
+            self.header: Header = parse_header(text, self.label)
             self._data = 8 + length
-            self._check_size()
+            check_size(self.header, self._data, os.fstat(self._fd).st_size, self.label)
         except BaseException:
             self.close()
             raise
-
-    def _check_size(self) -> None:
-        size, wanted = os.fstat(self._fd).st_size, self._data + self.header.nbytes
-        if size == wanted:
-            return
-        what = "bytes after the last tensor" if size > wanted else "file is truncated"
-        first_lost = next(
-            (
-                spec.name
-                for spec in self.header.tensors
-                if self._data + self.header.offsets[spec.name] + spec.nbytes > size
-            ),
-            None,
-        )
-        raise InvalidFile(
-            what, file=self.path, tensor=first_lost, expected=f"{wanted:,} bytes", got=f"{size:,}"
-        )
 
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
         """Bytes [start, start + nbytes) of a tensor; threads may call this at once.
@@ -103,7 +92,7 @@ class Shard:
             if got == 0:
                 raise InvalidFile(
                     "the file became shorter while it was read",
-                    file=self.path,
+                    file=self.label,
                     tensor=tensor,
                     expected=f"{nbytes} bytes",
                     got=max(0, done - lead),
@@ -114,8 +103,41 @@ class Shard:
     def identity(self) -> tuple[str, int, int]:
         """Real path, size, and time of the last change in ns: enough to notice a change."""
         status = os.fstat(self._fd)
-        return os.path.realpath(self.path), status.st_size, status.st_mtime_ns
+        return os.path.realpath(self._path), status.st_size, status.st_mtime_ns
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What travels to another process is where the file is; it must be the same one there.
+        return _opened_again, (os.path.abspath(self._path), self.label, self.header)
+
+
+def _opened_again(path: str, label: str, expected: Header) -> Shard:
+    shard = Shard(Path(path), label)
+    if shard.header != expected:
+        shard.close()
+        raise InvalidFile("another file than the run has there", file=path)
+    return shard
+
+
+def check_size(header: Header, data: int, size: int, label: str) -> None:
+    """Raise InvalidFile unless a file ends where its header says.
+
+    Args:
+        header: of the file.
+        data: where the tensors begin, in bytes.
+        size: of the file, in bytes.
+        label: what messages call it.
+    """
+    wanted = data + header.nbytes
+    if size == wanted:
+        return
+    what = "bytes after the last tensor" if size > wanted else "file is truncated"
+    offsets = header.offsets
+    ends = ((spec.name, data + offsets[spec.name] + spec.nbytes) for spec in header.tensors)
+    first_lost = next((name for name, end in ends if end > size), None)
+    raise InvalidFile(
+        what, file=label, tensor=first_lost, expected=f"{wanted:,} bytes", got=f"{size:,}"
+    )

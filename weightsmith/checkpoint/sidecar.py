@@ -6,8 +6,8 @@ single file's folder holds, or a stream's metadata points to, is limited to know
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from weightsmith.errors import InvalidFile
@@ -34,7 +34,11 @@ KNOWN_NAMES = frozenset(
         "video_preprocessor_config.json",
     }
 )
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+
+
+def _is_there(_: str) -> None:
+    """Nothing has to be brought; a function with a name, for sidecars travel with their source."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,25 @@ class Sidecars:
         directory: where they are.
         names: which of its files belong to the checkpoint, sorted.
         implied: whether nobody named the directory: it is where a single file happened to lie.
+        fetch: brings one of them into the directory, where they are not there from the start.
     """
 
     directory: Path
     names: tuple[str, ...]
     implied: bool = False
+    fetch: Callable[[str], object] = field(default=_is_there, compare=False)
 
     @classmethod
     def of_directory(cls, directory: Path) -> "Sidecars":
         """The plain files of a directory, but weights, indexes, README and hidden ones."""
         return cls(directory, _files(directory, _belongs))
+
+    @classmethod
+    def remote(
+        cls, directory: Path, names: Iterable[str], fetch: Callable[[str], object]
+    ) -> "Sidecars":
+        """Those among the names of a repository's files, as of a directory, fetched when read."""
+        return cls(directory, tuple(sorted(filter(_belongs, names))), fetch=fetch)
 
     @classmethod
     def beside(cls, file: Path) -> "Sidecars | None":
@@ -72,6 +85,17 @@ class Sidecars:
             _files(directory, lambda n: n in KNOWN_NAMES or (allow_code and n.endswith(".py"))),
         )
 
+    def path(self, name: str) -> Path:
+        """Where one of them can be read."""
+        self.fetch(name)
+        return self.directory / name
+
+    def settled(self) -> Path:
+        """The directory, with all of them in it, for whoever reads them without us."""
+        for name in self.names:
+            self.fetch(name)
+        return self.directory.resolve()
+
     def config(self) -> Mapping[str, object] | None:
         """The parsed config.json, or None."""
         return self.json(CONFIG)
@@ -80,7 +104,7 @@ class Sidecars:
         """One sidecar parsed as a JSON object, or None if it is not there."""
         if name not in self.names:
             return None
-        path = self.directory / name
+        path = self.path(name)
         try:
             content = json.loads(path.read_bytes())
         except (ValueError, RecursionError):
@@ -92,7 +116,7 @@ class Sidecars:
     def copy(self, target: Path, patch: Mapping[str, object]) -> None:
         """Copy all files into `target`; config.json is rewritten only if there is a patch."""
         for name in self.names:
-            (target / name).write_bytes((self.directory / name).read_bytes())
+            (target / name).write_bytes(self.path(name).read_bytes())
         config = self.config()
         if config is not None and (patched := apply_patch(config, patch)) != config:
             text = json.dumps(patched, indent=2, ensure_ascii=False)
@@ -127,7 +151,7 @@ def apply_patch(config: Mapping[str, object], patch: Mapping[str, object]) -> di
 
 
 def _belongs(name: str) -> bool:
-    weights = name.endswith((*_WEIGHTS, ".index.json"))
+    weights = name.endswith((*WEIGHTS, ".index.json"))
     return not (weights or name.startswith(".") or name.lower() == "readme.md")
 
 

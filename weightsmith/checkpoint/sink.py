@@ -6,7 +6,7 @@ lock of the target. `publish` makes them durable and renames them into place.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +17,8 @@ from weightsmith.checkpoint.workspace import Workspace, write_errors
 from weightsmith.errors import UsageError, WeightsmithError
 
 
-class Sink(Protocol):
-    """A checkpoint that can be written.
+class Writer(Protocol):
+    """Takes the bytes of tensors.
 
     Attributes:
         label: how messages call it.
@@ -28,14 +28,18 @@ class Sink(Protocol):
     label: str
     ordered: bool
 
-    def open(self, layout: Layout) -> None:
-        """Reserve room and write the headers."""
-
     def lead(self, tensor: str, start: int) -> int:
         """The page offset at which these bytes will land; write from memory at the same offset."""
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:
         """Write bytes of a tensor; threads may call this at once."""
+
+
+class Sink(Writer, Protocol):
+    """A checkpoint that can be written."""
+
+    def open(self, layout: Layout) -> None:
+        """Reserve room and write the headers."""
 
     def publish(self) -> None:
         """Everything is written: make it durable and give it its name."""
@@ -63,11 +67,11 @@ class StreamSink:
         self._write_all(memoryview(encoded))
 
     def lead(self, tensor: str, start: int) -> int:
-        """See Sink; it matters where a shell has redirected the stream into a file."""
+        """See Writer; it matters where a shell has redirected the stream into a file."""
         return (self._offsets[tensor] + start) % PAGE
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:  # noqa: ARG002
-        """See Sink; the engine keeps the order."""
+        """See Writer; the engine keeps the order."""
         self._write_all(data)
 
     def _write_all(self, data: memoryview) -> None:
@@ -80,6 +84,10 @@ class StreamSink:
 
     def discard(self) -> None:
         """What is written is written; the reader sees a short stream."""
+
+    def close(self) -> None:
+        """Close our end: the reader need not wait for the end of this process."""
+        os.close(self._fd)
 
 
 def check_target(target: Path, *, directory: bool, force: bool) -> None:
@@ -109,84 +117,36 @@ def check_target(target: Path, *, directory: bool, force: bool) -> None:
         )
 
 
-class FileSink:
-    """One file or a directory, written in any order and published by rename.
+class PlacedFiles:
+    """Open files in which every tensor has its place; what lies where is decided before.
 
     Args:
-        target: the final path; its parent must exist.
-        directory: whether the target is a directory of files.
-        force: whether an existing target may be replaced.
-        furnish: called with the finished tree to add sidecars and the model card.
+        label: how messages call them.
     """
 
     ordered = False
 
-    def __init__(
-        self,
-        target: Path,
-        *,
-        directory: bool,
-        force: bool,
-        furnish: Callable[[Path], None] = lambda _: None,
-    ) -> None:
-        self.label = str(target)
-        self.target = Path(os.path.realpath(target))
-        self._directory = directory
-        self._furnish = furnish
-        check_target(self.target, directory=directory, force=True)
-        self.workspace = Workspace(self.target)
-        try:
-            # Again, now that nobody else can change it.
-            check_target(self.target, directory=directory, force=force)
-        except UsageError:
-            self.workspace.release()
-            raise
+    def __init__(self, label: str) -> None:
+        self.label = label
         self._fds: dict[str, int] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._place: dict[str, tuple[int, int]] = {}
-        self._index: str | None = None
 
-    def open(self, layout: Layout, *, keep: bool = False) -> None:
-        """Check free space, create the files in full length, write their headers.
-
-        Args:
-            layout: the files.
-            keep: go on with the files of an interrupted run of the same plan.
-        """
-        if not keep:
-            self.workspace.clear()
-            self._check_space(layout)
-        self._index = layout.index
+    def add(self, path: Path, flags: int, places: Mapping[str, int]) -> int:
+        """Open a file, in which tensors begin at these bytes; returns its descriptor."""
         with write_errors(self.label):
-            for name, header in layout.files:
-                fd = os.open(
-                    self.workspace.tree / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-                )
-                self._fds[name] = fd
-                self._locks[fd] = threading.Lock()
-                encoded = header.encode()
-                os.pwrite(fd, encoded, 0)
-                os.ftruncate(fd, len(encoded) + header.nbytes)
-                for tensor, offset in header.offsets.items():
-                    self._place[tensor] = fd, len(encoded) + offset
-
-    def _check_space(self, layout: Layout) -> None:
-        status = os.statvfs(self.workspace.path)
-        free = status.f_bavail * status.f_frsize
-        if free < layout.nbytes:
-            raise WeightsmithError(
-                "not enough free space",
-                file=self.label,
-                expected=f"{layout.nbytes:,} bytes",
-                got=f"{free:,}",
-            )
+            fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+        self._fds[path.name] = fd
+        self._locks[fd] = threading.Lock()
+        self._place |= {tensor: (fd, start) for tensor, start in places.items()}
+        return fd
 
     def lead(self, tensor: str, start: int) -> int:
-        """See Sink."""
+        """See Writer."""
         return (self._place[tensor][1] + start) % PAGE
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:
-        """See Sink."""
+        """See Writer."""
         fd, offset = self._place[tensor]
         offset += start
         # Two writers of one file would only spin on the kernel's lock of it.
@@ -201,11 +161,80 @@ class FileSink:
             for fd in self._fds.values():
                 os.fdatasync(fd)
 
+    def close(self) -> None:
+        """Close the files."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+class FileSink(PlacedFiles):
+    """One file or a directory, written in any order and published by rename.
+
+    Args:
+        target: the final path; its parent must exist.
+        directory: whether the target is a directory of files.
+        force: whether an existing target may be replaced.
+        furnish: called with the finished tree to add sidecars and the model card.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        *,
+        directory: bool,
+        force: bool,
+        furnish: Callable[[Path], None] = lambda _: None,
+    ) -> None:
+        super().__init__(str(target))
+        self.target = Path(os.path.realpath(target))
+        self._directory = directory
+        self._furnish = furnish
+        check_target(self.target, directory=directory, force=True)
+        self.workspace = Workspace(self.target)
+        try:
+            # Again, now that nobody else can change it.
+            check_target(self.target, directory=directory, force=force)
+        except UsageError:
+            self.workspace.release()
+            raise
+        self._index: str | None = None
+
+    def open(self, layout: Layout, *, keep: bool = False) -> None:
+        """Check free space, create the files in full length, write their headers.
+
+        Args:
+            layout: the files.
+            keep: go on with the files of an interrupted run of the same plan.
+        """
+        if not keep:
+            self.workspace.clear()
+            self._check_space(layout)
+        self._index = layout.index
+        for name, header in layout.files:
+            encoded = header.encode()
+            places = {n: len(encoded) + offset for n, offset in header.offsets.items()}
+            fd = self.add(self.workspace.tree / name, os.O_RDWR | os.O_CREAT, places)
+            with write_errors(self.label):
+                os.pwrite(fd, encoded, 0)
+                os.ftruncate(fd, len(encoded) + header.nbytes)
+
+    def _check_space(self, layout: Layout) -> None:
+        status = os.statvfs(self.workspace.path)
+        free = status.f_bavail * status.f_frsize
+        if free < layout.nbytes:
+            raise WeightsmithError(
+                "not enough free space",
+                file=self.label,
+                expected=f"{layout.nbytes:,} bytes",
+                got=f"{free:,}",
+            )
+
     def publish(self) -> None:
         """Add index, sidecars and card, fsync, rename, clean up."""
         with write_errors(self.label):
             self.sync()
-            self._close()
+            self.close()
             tree = self.workspace.tree
             if not self._directory:
                 (file,) = tree.iterdir()
@@ -221,18 +250,13 @@ class FileSink:
 
     def discard(self) -> None:
         """See Sink."""
-        self._close()
+        self.close()
         self.workspace.remove()
 
     def suspend(self) -> None:
         """Stop here but keep the work for --resume."""
-        self._close()
+        self.close()
         self.workspace.release()
-
-    def _close(self) -> None:
-        for fd in self._fds.values():
-            os.close(fd)
-        self._fds.clear()
 
 
 def _sync(path: Path) -> None:

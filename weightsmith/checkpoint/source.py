@@ -1,23 +1,25 @@
-"""Where a checkpoint is read from: one file, a sharded directory, or a stream.
+"""Where a checkpoint is read from: one file, a sharded directory, a stream, or the Hub."""
 
-Hub addresses (`hf://owner/name@revision`) have their door in `open_source`.
-"""
-
-import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from weightsmith.checkpoint.hub import is_hub
+from weightsmith.checkpoint.index import (
+    PICKLES,
+    check_index,
+    find_index,
+    pickle_refused,
+    read_index,
+    weight_files,
+)
 from weightsmith.checkpoint.shard import Shard
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.stream import StreamSource
-from weightsmith.errors import InvalidFile, UsageError, WeightsmithError, printable
+from weightsmith.errors import InvalidFile, WeightsmithError
 from weightsmith.header import Header, TensorSpec
-
-INDEX_SUFFIX = ".safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class Source(Protocol):
@@ -61,30 +63,45 @@ class Source(Protocol):
         """Give back what is open."""
 
 
+class WeightFile(Protocol):
+    """One safetensors file that can be read anywhere, as Shard is."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def label(self) -> str: ...  # noqa: D102
+    @property
+    def header(self) -> Header: ...  # noqa: D102
+
+    def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview: ...  # noqa: D102
+    def identity(self) -> object: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
 class FileSource:
     """A checkpoint in files: one, or the shards of a directory."""
 
     sequential = False
 
-    def __init__(self, label: str, shards: list[Shard], sidecars: Sidecars | None) -> None:
+    def __init__(self, label: str, shards: Sequence[WeightFile], sidecars: Sidecars | None) -> None:
         self.label = label
         self.sidecars = sidecars
         self._shards = shards
-        self._of: dict[str, Shard] = {}
+        self._of: dict[str, WeightFile] = {}
         specs: list[TensorSpec] = []
         for shard in shards:
             for spec in shard.header.tensors:
                 if spec.name in self._of:
                     raise InvalidFile(
-                        f"tensor stands in two files, {self._of[spec.name].path.name} too",
-                        file=shard.path,
+                        f"tensor stands in two files, {self._of[spec.name].name} too",
+                        file=shard.label,
                         tensor=spec.name,
                     )
                 self._of[spec.name] = shard
             specs += shard.header.tensors
         metadata = shards[0].header.metadata
         self.header = shards[0].header if len(shards) == 1 else Header(tuple(specs), metadata)
-        self.shard_of = {name: shard.path.name for name, shard in self._of.items()}
+        self.shard_of = {name: shard.name for name, shard in self._of.items()}
 
     def read(self, tensor: str, start: int, nbytes: int, area: memoryview) -> memoryview:
         """See Source."""
@@ -109,113 +126,63 @@ class FileSource:
             shard.close()
 
 
-def open_source(address: str, notice: Callable[[str], None] = lambda _: None) -> Source:
-    """Open whatever an argument names: `-`, a pipe, a file or a directory.
+def open_source(
+    address: str, notice: Callable[[str], None] = lambda _: None, *, stream: bool = False
+) -> Source:
+    """Open whatever an argument names: `-`, a pipe, a file, a directory or a hub address.
 
     Args:
         address: as given on the command line.
         notice: told when an input is waited for.
+        stream: read a hub address by byte ranges rather than download it.
 
     Raises:
         UsageError: standard input is a terminal or empty.
         InvalidFile: the data is not valid safetensors.
         WeightsmithError: nothing can be read there.
     """
-    if address.startswith("hf://"):
-        raise UsageError("hf:// sources are not supported yet", file=address)
+    if is_hub(address):
+        from weightsmith.checkpoint.remote import open_hub  # which is made of what is here
+
+        return open_hub(address, notice, stream=stream)
     path = Path("/dev/stdin" if address == "-" else address)
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
         raise WeightsmithError(f"cannot open: {error.strerror}", file=address) from None
     if stat.S_ISDIR(mode):
-        return _open_directory(path)
+        return open_directory(path)
     if stat.S_ISREG(mode):
         # A redirected file (`< model.safetensors`) is known by its real name.
         path = Path(os.path.realpath(path)) if str(path).startswith("/dev/") else path
         if path.suffix in PICKLES:
-            raise _pickle(path)
+            raise pickle_refused(path)
         shard = Shard(path)
         return FileSource(str(path), [shard], Sidecars.beside(path))
     return StreamSource(path, "standard input" if address == "-" else address, notice)
 
 
-def _pickle(path: Path) -> InvalidFile:
-    return InvalidFile(
-        "this is a pickle, which can run code when opened; weightsmith reads safetensors only",
-        file=path,
-        remedy="convert it once: transformers' save_pretrained writes safetensors",
-    )
+def open_directory(directory: Path, label: str | None = None) -> "FileSource":
+    """Open the checkpoint in a directory.
 
-
-def _open_directory(directory: Path) -> Source:
-    indexes = sorted(directory.glob("*" + INDEX_SUFFIX))
-    if len(indexes) > 1:
-        raise UsageError(
-            "several index files",
-            file=directory,
-            got=", ".join(i.name for i in indexes),
-            remedy="name one safetensors file instead of the directory",
-        )
-    weight_map = _read_index(indexes[0]) if indexes else None
-    names = sorted(set(weight_map.values())) if weight_map is not None else _weight_files(directory)
+    Args:
+        directory: where it is.
+        label: what messages call it; the path unless given.
+    """
+    label = label or str(directory)
+    present = [path.name for path in directory.iterdir()]
+    index = find_index(present, label)
+    weight_map = read_index(directory / index, f"{label}/{index}") if index else None
+    names = sorted(set(weight_map.values())) if weight_map else weight_files(present, label)
     shards: list[Shard] = []
     try:
         for name in names:
-            shards.append(Shard(directory / name))
-        source = FileSource(str(directory), shards, Sidecars.of_directory(directory))
+            shards.append(Shard(directory / name, f"{label}/{name}"))
+        source = FileSource(label, shards, Sidecars.of_directory(directory))
         if weight_map is not None:
-            _check_index(weight_map, source, indexes[0])
+            check_index(weight_map, source.shard_of, f"{label}/{index}")
     except BaseException:
         for shard in shards:
             shard.close()
         raise
     return source
-
-
-def _weight_files(directory: Path) -> list[str]:
-    files = sorted(path.name for path in directory.glob("*.safetensors"))
-    if "model.safetensors" in files:
-        return ["model.safetensors"]
-    if files:
-        return files
-    pickles = sorted(p for p in directory.iterdir() if p.suffix in PICKLES)
-    if pickles:
-        raise _pickle(pickles[0])
-    raise WeightsmithError("no *.safetensors file", file=directory)
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    try:
-        content = json.loads(path.read_text())
-        weight_map = content["weight_map"]
-        if not all(type(v) is str for v in weight_map.values()) or not weight_map:
-            raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InvalidFile("not a valid index file", file=path) from None
-    for name in set(weight_map.values()):
-        # Checked as text: hub caches are symlinks, and lead outside rightly.
-        if (
-            Path(name).is_absolute()
-            or ".." in Path(name).parts
-            or not name.endswith(".safetensors")
-        ):
-            raise InvalidFile(
-                "index names a file outside the checkpoint", file=path, got=printable(repr(name))
-            )
-    return {str(tensor): str(name) for tensor, name in weight_map.items()}
-
-
-def _check_index(weight_map: dict[str, str], source: FileSource, index: Path) -> None:
-    for tensor, name in weight_map.items():
-        found = source.shard_of.get(tensor)
-        if found != Path(name).name:
-            raise InvalidFile(
-                "index and shards disagree",
-                file=index,
-                tensor=tensor,
-                expected=f"the tensor in {printable(name)}",
-                got=f"it in {found}" if found else "no such tensor",
-            )
-    for tensor in source.header.by_name.keys() - weight_map.keys():
-        raise InvalidFile("tensor is in a shard but not in the index", file=index, tensor=tensor)

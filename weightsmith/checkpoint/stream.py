@@ -29,6 +29,17 @@ def widen_pipe(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
+def allow_files(count: int) -> None:
+    """Raise the limit on open files by so many, as far as we may."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # Unix only
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = soft + count if hard == resource.RLIM_INFINITY else min(soft + count, hard)
+        if soft != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class StreamSource:
     """A safetensors stream; see `source.Source` for the protocol.
 
@@ -77,6 +88,7 @@ class StreamSource:
     def keep(self, tensors: Iterable[str]) -> None:
         """See Source: each waits in a file without a name, in the directory for such (TMPDIR)."""
         self._spools = {name: tempfile.SpooledTemporaryFile(_IN_MEMORY) for name in tensors}  # noqa: SIM115 - closed by drop
+        allow_files(len(self._spools))  # the experts of a layer can be more than a thousand
 
     def drop(self, tensor: str) -> None:
         """See Source."""

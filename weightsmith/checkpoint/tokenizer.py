@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+
+from weightsmith.checkpoint.sidecar import Sidecars
 
 FILE = "tokenizer.json"
 
@@ -10,18 +11,21 @@ FILE = "tokenizer.json"
 class Tokenizer:
     """The tokenizer.json of a checkpoint; read only when it must be."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, sidecars: Sidecars) -> None:
+        self._sidecars = sidecars
 
     @classmethod
-    def of(cls, directory: Path) -> "Tokenizer | None":
-        """The tokenizer of a checkpoint directory, if it has one in this format."""
-        path = directory / FILE
-        return cls(path) if path.is_file() else None
+    def of(cls, sidecars: Sidecars) -> "Tokenizer | None":
+        """The tokenizer of a checkpoint, if it has one in this format."""
+        return cls(sidecars) if FILE in sidecars.names else None
+
+    def content(self) -> bytes:
+        """The file."""
+        return self._sidecars.path(FILE).read_bytes()
 
     def first_conflict(self, other: "Tokenizer") -> tuple[int, str, str] | None:
         """An id that both have with another token each: (id, ours, theirs); None if none."""
-        if self.path.read_bytes() == other.path.read_bytes():
+        if self.content() == other.content():
             return None
         ours, theirs = self.tokens(), other.tokens()
         conflicts = (i for i in sorted(ours.keys() & theirs.keys()) if ours[i] != theirs[i])
@@ -30,7 +34,7 @@ class Tokenizer:
     def tokens(self) -> dict[int, str]:
         """Token text by id; empty where the file is of a kind we do not know."""
         try:
-            return dict(self._pairs(json.loads(self.path.read_bytes())))
+            return dict(self._pairs(json.loads(self.content())))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
 

@@ -2,26 +2,31 @@
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import weightsmith
 from weightsmith.errors import ExitCode, WeightsmithError
 
+if TYPE_CHECKING:
+    from weightsmith.cli.command import Command
+
 DEBUG = "WEIGHTSMITH_DEBUG"
 
 
-def build() -> typer.Typer:
-    """The whole command line."""
+def build(take: "Callable[[Command], None] | None" = None) -> typer.Typer:
+    """The whole command line; `take` gets an operator's command instead of carrying it out."""
     from weightsmith.cli.bench import bench
     from weightsmith.cli.calibrate import calibrate
-    from weightsmith.cli.command import command_of
+    from weightsmith.cli.command import Command, command_of
     from weightsmith.cli.compare import compare
     from weightsmith.cli.extract_lora import extract_lora
     from weightsmith.cli.generate import generate
     from weightsmith.cli.inspect import inspect
     from weightsmith.cli.perplexity import perplexity
+    from weightsmith.cli.run import run
     from weightsmith.cli.sweep import sweep
     from weightsmith.cli.verify import verify
     from weightsmith.operators.registry import operators
@@ -35,7 +40,7 @@ def build() -> typer.Typer:
     )
     app.callback()(_main)
     for name, operator in operators().items():
-        app.command(name)(command_of(operator))
+        app.command(name)(command_of(operator, take or Command.carry_out))
     app.command("bench")(bench)
     app.command("calibrate")(calibrate)
     app.command("compare")(compare)
@@ -43,6 +48,7 @@ def build() -> typer.Typer:
     app.command("generate")(generate)
     app.command("inspect")(inspect)
     app.command("perplexity")(perplexity)
+    app.command("run")(run)
     app.command("sweep")(sweep)
     app.command("verify")(verify)
     return app
@@ -76,7 +82,10 @@ def main() -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     try:
-        build()()
+        from weightsmith.cli.chain import is_chain, run_chain
+
+        words = sys.argv[1:]
+        run_chain(words) if is_chain(words) else build()()
     except WeightsmithError as error:
         if error.exit_code is ExitCode.CLOSED_PIPE:
             _silence_stdout()

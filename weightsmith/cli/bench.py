@@ -1,12 +1,15 @@
 """bench: tokens per second and memory of a checkpoint, beside its dense parent."""
 
 import json
+import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from weightsmith.checkpoint.hub import located
 from weightsmith.cli.options import Json, Quiet
 from weightsmith.cli.perplexity import Threads
 from weightsmith.cli.screen import human_size
@@ -62,12 +65,13 @@ def bench(
     for address in (model, against):
         if address is None:
             continue
-        packed = "quantization_config" in read_config(address)
+        where = located(address, partial(print, file=sys.stderr))
+        packed = "quantization_config" in read_config(where)
         if packed and address == against:
             raise UsageError("--against is packed too", file=address, expected="a dense checkpoint")
         for kind in kinds[:1] if packed else kinds:
             settings = Settings(
-                str(Path(address)),
+                str(Path(where)),
                 kind,
                 ("int8", "int16", "float32"),
                 prompt,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from weightsmith.checkpoint.hub import is_hub, located
 from weightsmith.cli.options import Force, Json, Quiet
 from weightsmith.cli.perplexity import Threads, Window, limit_threads
 from weightsmith.cli.screen import Screen, human_size
@@ -50,24 +51,25 @@ def calibrate(
       weightsmith calibrate model/ novel.txt -o stats/
       weightsmith calibrate model/ chats.jsonl --tokens 65536 -o stats/
     """
-    if output == "-" or output.endswith(".safetensors"):
+    if output == "-" or output.endswith(".safetensors") or is_hub(output):
         raise UsageError(f"-o {output}: statistics are a directory", remedy="-o stats/")
     from weightsmith.inference.calibrate import Request
     from weightsmith.inference.calibrate import calibrate as run
     from weightsmith.inference.model import read_config, require_transformers
 
-    read_config(model)
-    require_transformers()
-    limit_threads(jobs)
     screen = Screen(
         "calibrate",
         {"quiet": quiet, "verbose": False, "json": as_json, "output": "", "dry_run": False},
     )
+    where = located(model, screen.notice)
+    read_config(where)
+    require_transformers()
+    limit_threads(jobs)
     with opened([model], screen.notice) as (source,):
         try:
             done = run(
                 source,
-                Path(model),
+                Path(where),
                 text,
                 Path(output),
                 Request(tokens, window, seed, device),

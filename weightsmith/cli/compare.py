@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select, Verbose
+from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select, Stream, Verbose
 from weightsmith.cli.screen import Screen
 from weightsmith.engine.inputs import opened
 from weightsmith.errors import UsageError
@@ -29,6 +29,7 @@ def compare(
     select: Select = [],  # noqa: B006 - typer reads the default and copies it
     exclude: Exclude = [],  # noqa: B006
     force: Force = False,
+    stream: Stream = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -50,7 +51,7 @@ def compare(
         "compare",
         {"quiet": quiet, "verbose": verbose, "json": as_json, "output": "", "dry_run": False},
     )
-    with opened([a, b], screen.notice) as (left, right):
+    with opened([a, b], screen.notice, stream=stream) as (left, right):
         from weightsmith.report.comparison import compare as run
         from weightsmith.report.pairs import pair
 

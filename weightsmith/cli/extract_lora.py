@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 import weightsmith
+from weightsmith.checkpoint.hub import is_hub
 from weightsmith.checkpoint.source import Source
-from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select, Verbose
+from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select, Stream, Verbose
 from weightsmith.cli.screen import Screen
 from weightsmith.engine.inputs import opened, view
 from weightsmith.engine.settings import parse_dtype
@@ -41,6 +42,7 @@ def extract_lora(
     select: Select = [],  # noqa: B006 - typer reads the default and copies it
     exclude: Exclude = [],  # noqa: B006
     force: Force = False,
+    stream: Stream = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -57,7 +59,7 @@ def extract_lora(
       weightsmith extract-lora base/ tuned/ --rank 16 -o adapter/
       weightsmith extract-lora base/ tuned/ --rank energy=0.9 --dtype bf16 -o adapter/
     """
-    if output == "-" or output.endswith(".safetensors"):
+    if output == "-" or output.endswith(".safetensors") or is_hub(output):
         raise UsageError(f"-o {output}: an adapter is a directory", remedy="-o adapter/")
     kind = parse_dtype(dtype) or "F32"
     selection = Selection(tuple(select), tuple(exclude))
@@ -65,7 +67,7 @@ def extract_lora(
         "extract-lora",
         {"quiet": quiet, "verbose": verbose, "json": as_json, "output": "", "dry_run": False},
     )
-    with opened([base, tuned], screen.notice) as (before, after):
+    with opened([base, tuned], screen.notice, stream=stream) as (before, after):
         from weightsmith.report.extraction import Request, extract
         from weightsmith.report.lowrank import RankRule
         from weightsmith.report.pairs import pair

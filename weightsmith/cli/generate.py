@@ -2,10 +2,12 @@
 
 import sys
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from weightsmith.checkpoint.hub import located
 from weightsmith.cli.options import Act, Quiet, check_act
 from weightsmith.cli.perplexity import Threads, limit_threads
 from weightsmith.engine.settings import parse_dtype
@@ -62,7 +64,9 @@ def generate(
     from weightsmith.inference.model import load
 
     began = time.perf_counter()
-    loaded = load(model, dtype=kind, device=device, act=act)
+    loaded = load(
+        located(model, partial(print, file=sys.stderr)), dtype=kind, device=device, act=act
+    )
     if not quiet and not as_json:
         print(f"loaded in {time.perf_counter() - began:.1f} s", file=sys.stderr)
     speed = Speed()

@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from weightsmith.checkpoint.source import Source
-from weightsmith.cli.options import Digest, Json, Verbose, is_full
+from weightsmith.cli.options import Digest, Json, Stream, Verbose, is_full
 from weightsmith.cli.screen import Screen, human_size
 from weightsmith.engine.inputs import opened, view
 from weightsmith.errors import printable
@@ -33,6 +34,7 @@ def inspect(
     spectrum: Annotated[
         bool, typer.Option("--spectrum", help="The same, with the effective rank of matrices.")
     ] = False,
+    stream: Stream = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -46,8 +48,11 @@ def inspect(
       weightsmith inspect model/ --stats
       weightsmith delta base/ tuned/ | weightsmith inspect --json
     """
-    with opened([model], lambda text: typer.echo(text, err=True)) as (source,):
-        seen = view(source, Input("model", ""), full_digest=is_full(digest))
+    full = is_full(digest)
+    # Where it is not read through, a checkpoint on the Hub need not be downloaded.
+    stream = stream or not (full or stats or spectrum)
+    with opened([model], partial(typer.echo, err=True), stream=stream) as (source,):
+        seen = view(source, Input("model", ""), full_digest=full)
         shards = sorted(set(source.shard_of.values()))
         found = _statistics(source, spectrum, verbose, as_json) if stats or spectrum else None
     facts = _facts(seen, shards)

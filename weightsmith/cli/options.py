@@ -36,6 +36,11 @@ Exclude = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the target.")]
 
+Stream = Annotated[
+    bool,
+    typer.Option("--stream", help="Read hf:// by byte ranges; download no weights."),
+]
+
 Act = Annotated[
     str,
     typer.Option(
@@ -63,7 +68,7 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
                 "--output",
                 "-o",
                 metavar="TARGET",
-                help="A directory, a file NAME.safetensors, or - for standard output.",
+                help="A directory, a file NAME.safetensors, hf://owner/name, or - for stdout.",
             ),
         ],
         "-",
@@ -86,9 +91,14 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "memory": (
         Annotated[
-            str, typer.Option("--memory", metavar="SIZE", help="Bound on the buffers' memory.")
+            str | None,
+            typer.Option(
+                "--memory",
+                metavar="SIZE",
+                help=f"Bound on the buffers' memory [{DEFAULT_MEMORY >> 20}MiB].",
+            ),
         ],
-        f"{DEFAULT_MEMORY >> 20}MiB",
+        None,
     ),
     "shard_size": (
         Annotated[
@@ -111,6 +121,20 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "executor": (
+        Annotated[
+            str,
+            typer.Option("--executor", metavar="local|ray", help="This machine, or a Ray cluster."),
+        ],
+        "local",
+    ),
+    "address": (
+        Annotated[
+            str | None,
+            typer.Option("--address", metavar="ADDRESS", help="The Ray cluster [RAY_ADDRESS]."),
+        ],
+        None,
+    ),
     "sidecars": (
         Annotated[
             str | None,
@@ -129,6 +153,7 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         False,
     ),
+    "stream": (Stream, False),
     "dry_run": (
         Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan; write nothing.")],
         False,
@@ -150,6 +175,11 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
+# Of a chain: how the whole run goes is for the first command to say, where it goes for the last.
+FIRST_SETTINGS = ("jobs", "memory", "resume", "executor", "address")
+FIRST_ONLY = (*FIRST_SETTINGS, "dry_run", "json", "quiet", "verbose")
+LAST_ONLY = ("output", "shard_size")
+
 # Only for operators that say that they listen to them.
 _SPECIAL = {"device", "cache"}
 
@@ -169,13 +199,13 @@ def settings_from(given: dict[str, Any]) -> Settings:
     Raises:
         UsageError: one of them cannot be read.
     """
-    shard_size = given["shard_size"]
+    shard_size, memory = given["shard_size"], given["memory"]
     return Settings(
         output=given["output"],
         selection=Selection(tuple(given["select"]), tuple(given["exclude"])),
         dtype=parse_dtype(given["dtype"]),
         jobs=given["jobs"],
-        memory=parse_size(given["memory"], "--memory"),
+        memory=DEFAULT_MEMORY if memory is None else parse_size(memory, "--memory"),
         shard_size=None if shard_size is None else parse_size(shard_size, "--shard-size"),
         resume=given["resume"],
         force=given["force"],
@@ -183,5 +213,8 @@ def settings_from(given: dict[str, Any]) -> Settings:
         sidecars=given["sidecars"],
         device=given.get("device", "cpu"),
         cache=given.get("cache"),
+        executor=given["executor"],
+        address=given["address"],
         allow_code=given["allow_code"],
+        stream=given["stream"],
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from weightsmith.checkpoint.hub import located
 from weightsmith.cli.options import Act, Json, Quiet, check_act
 from weightsmith.cli.screen import Screen
 from weightsmith.engine.settings import available_cpus, parse_dtype
@@ -72,9 +73,9 @@ def perplexity(
     screen.observer.begin(len(content.encode()))
     try:
         result = run(
-            model,
+            located(model, screen.notice),
             content,
-            against=against,
+            against=against and located(against, screen.notice),
             window=window,
             stride=stride,
             tokens=tokens,

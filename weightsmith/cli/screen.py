@@ -38,13 +38,19 @@ class Screen:
         self._json = given["json"]
         self._data_on_stdout = given["output"] == "-" and not given["dry_run"]
         self._bar: tqdm[Any] | None = None
+        if self._quiet:
+            # Read by the Hub's client, should there be downloads.
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         self.observer = Observer(self.notice, self._begin, self._tick)
 
     def notice(self, text: str) -> None:
         """One line on standard error."""
+        self._notice(self._name, text)
+
+    def _notice(self, name: str, text: str) -> None:
         # JSON on the same stream has to stay readable.
         if not self._quiet and not (self._json and self._data_on_stdout):
-            print(f"weightsmith {self._name}: {text}", file=sys.stderr)
+            print(f"weightsmith {name}: {text}", file=sys.stderr)
 
     def _begin(self, nbytes: int) -> None:
         # In a pipe only the last stage shows a bar: several would write over each other.
@@ -65,16 +71,20 @@ class Screen:
             self._bar.close()
 
     def report(self, outcome: Outcome, *, dry_run: bool) -> None:
-        """The end report, or the plan of a dry run."""
-        for warning in (*outcome.warnings, *outcome.summary):
-            self.notice(warning)
+        """The end report, or the plan of a dry run; of a chain, link after link."""
+        every = (*outcome.links, outcome)
+        for each in every:
+            for warning in (*each.warnings, *each.summary):
+                self._notice(each.operator, warning)
         if self._json:
             stream = sys.stderr if self._data_on_stdout else sys.stdout
             print(json.dumps(asdict(outcome), ensure_ascii=False), file=stream)
             return
-        if self._verbose or dry_run:
-            self._tensors(outcome, sys.stdout if dry_run else sys.stderr)
-        self.notice(("plan: " if dry_run else "") + _summary(outcome, dry_run=dry_run))
+        for each in every:
+            if self._verbose or dry_run:
+                self._tensors(each, sys.stdout if dry_run else sys.stderr)
+            summary = _summary(each, dry_run=dry_run)
+            self._notice(each.operator, ("plan: " if dry_run else "") + summary)
 
     def _tensors(self, outcome: Outcome, stream: Any) -> None:
         copied = set(outcome.copied)

@@ -1,15 +1,18 @@
 """sweep: an operator at every point of a grid, with the error of the weights and the perplexity."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from math import log10, sqrt
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from weightsmith.checkpoint.hub import located
 from weightsmith.cli.compare import check_plot, write_plot
 from weightsmith.cli.options import Exclude, Force, Json, Quiet, Select
 from weightsmith.engine.execute import execute
@@ -81,7 +84,9 @@ def sweep(
         jobs=jobs,
         memory=parse_size(memory, "--memory"),
     )
-    plan = Plan(_operator(operator), model, settings)
+    swept = _operator(operator)
+    model = located(model, partial(print, file=sys.stderr))
+    plan = Plan(swept, model, settings)
     every = list(points(given))
     for point in every:
         # Whatever is wrong with the last point is said before the first.

@@ -1,12 +1,14 @@
 """verify: read every byte of a checkpoint and say whether it is sound."""
 
 import json
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from weightsmith.checkpoint.remote import read_all_ahead
 from weightsmith.checkpoint.source import Source
-from weightsmith.cli.options import Json, Quiet
+from weightsmith.cli.options import Json, Quiet, Stream
 from weightsmith.cli.screen import human_size
 from weightsmith.dtypes import is_arithmetic
 from weightsmith.engine.inputs import opened, view
@@ -42,6 +44,7 @@ def verify(
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="NaN and infinity are no failure.")
     ] = False,
+    stream: Stream = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -55,13 +58,15 @@ def verify(
       weightsmith verify model/
       weightsmith verify base/ --input-of grafted/
     """
-    with opened([model], lambda text: typer.echo(text, err=True)) as (source,):
+    notice = partial(typer.echo, err=True)
+    with opened([model], notice, stream=stream) as (source,):
         seen = view(source, Input("model", ""), full_digest=False)
         if fingerprint is not None:
             _check_fingerprint(seen, fingerprint)
         roles = _roles(seen, input_of) if input_of is not None else []
         packed = quantization_of(seen)
         encodings = packed.tensors if packed else {}
+        read_all_ahead(source, source.header.tensors)
         bad = {
             spec.name: counts
             for spec in source.header.tensors
@@ -102,7 +107,7 @@ def _check_fingerprint(seen: InputView, wanted: str) -> None:
 
 
 def _roles(seen: InputView, other: str) -> list[str]:
-    with opened([other], lambda _: None) as (source,):
+    with opened([other], lambda _: None, stream=True) as (source,):
         record = record_of(source.header.metadata)
     named = list(inputs_of(record)) if record else []
     roles = [role for role, found in named if found == seen.identify(found.partition(":")[0])]

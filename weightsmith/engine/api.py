@@ -38,11 +38,12 @@ def function_of(operator: type[Operator]) -> Callable[..., Outcome]:
             options["dtype"] = parse_dtype(options["dtype"])
         named = [options.pop(role) for role in by_option if role in options]
         settings = Settings(output=str(output), selection=selection, **options)
-        addresses = _addresses(operator, [str(address) for address in inputs])
+        asked = operator(**parameters)
+        addresses = _addresses(asked, [str(address) for address in inputs])
         addresses += [str(address) for address in named if address is not None]
-        return execute(operator(**parameters), addresses, settings, Observer(), dry_run=dry_run)
+        return execute(asked, addresses, settings, Observer(), dry_run=dry_run)
 
-    call.__name__ = call.__qualname__ = operator.name
+    call.__name__ = call.__qualname__ = operator.name.replace("-", "_")
     call.__doc__ = inspect.getdoc(operator)
     return call
 
@@ -51,11 +52,11 @@ def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _addresses(operator: type[Operator], given: list[str]) -> list[str]:
+def _addresses(operator: Operator, given: list[str]) -> list[str]:
     inputs = [each for each in operator.inputs if not each.flag]
     last = inputs[-1]
     if len(given) == len(inputs) - 1 and last.stdin:
-        return [*given, "-"]
+        return [*given, "-"] if operator.reads_stdin else given
     too_many = len(given) > len(inputs) and not last.many
     if len(given) < len(inputs) or too_many:
         names = ", ".join(each.role for each in inputs)

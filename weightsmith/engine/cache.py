@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from weightsmith.errors import UsageError
 
@@ -55,7 +56,8 @@ class Cache:
             except SafetensorError:
                 path.unlink(missing_ok=True)  # broken by a crash: as good as absent
         result = compute()
-        beside = path.with_suffix(f".{os.getpid()}.partial")
+        # Threads, processes and machines may do the same at once, as where a head is tied.
+        beside = path.with_suffix(f".{uuid4().hex}.partial")
         save_file({name: array.contiguous().cpu() for name, array in result.items()}, beside)
         os.replace(beside, path)
         return result

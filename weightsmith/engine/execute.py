@@ -1,37 +1,44 @@
 """Carry out an operator: open, plan, run, publish."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from weightsmith.checkpoint.hub import is_hub
 from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.sidecar import Sidecars
 from weightsmith.checkpoint.sink import FileSink, Sink
 from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
-from weightsmith.engine.cache import Cache
 from weightsmith.engine.card import README, model_card
-from weightsmith.engine.inputs import find_sidecars, opened, view
+from weightsmith.engine.chain import Step, complete, planned, streams_of
 from weightsmith.engine.outcome import Outcome
-from weightsmith.engine.plan import Plan, make_plan
-from weightsmith.engine.run import Run
+from weightsmith.engine.plan import Plan
+from weightsmith.engine.run import Run, require_device
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.target import (
     dry_check,
+    file_by_file,
     is_directory,
     is_pipe,
     is_stream,
     lay_out,
     open_files,
+    open_hub,
     open_stream,
     refuse_terminal,
 )
-from weightsmith.errors import UsageError, WeightsmithError
-from weightsmith.header import Header
-from weightsmith.operators.operator import Input, Operator
-from weightsmith.operators.provenance import CONFIG_PATCH, SIDECARS, canonical
+from weightsmith.errors import Unfinished, UsageError, WeightsmithError
+from weightsmith.operators.operator import Operator
 from weightsmith.tritplanes import remote
+
+if TYPE_CHECKING:
+    from weightsmith.engine.ray import RayRun
 
 
 @dataclass(frozen=True)
@@ -62,32 +69,48 @@ def execute(
     Raises:
         WeightsmithError: see the exit codes; nothing half-written stands under the target's name.
     """
+    return execute_chain([Step(operator, addresses, settings)], observer, dry_run=dry_run)
+
+
+def execute_chain(
+    steps: Sequence[Step], observer: Observer = Observer(), *, dry_run: bool = False
+) -> Outcome:
+    """Run several operators, each on the results of those before, and publish the last result.
+
+    The output has the bytes that the same commands, joined by pipes, would write. No result between
+    two steps is kept: what the last one reads of it is made when it is read.
+
+    Raises:
+        WeightsmithError: as `execute` does; the message says in which step.
+    """
+    settings = steps[-1].settings
+    if len(steps) > 1 and settings.executor != "local":
+        raise UsageError(
+            f"--executor {settings.executor}: a chain runs on one machine",
+            remedy="run its commands one by one, with files between them",
+        )
+    for step in steps:
+        _check_executor(step.settings)
     if not dry_run:
         refuse_terminal(settings.output)
-    with opened(addresses, observer.notice) as sources:
-        described = _describe(operator, len(sources))
-        views = [
-            view(
-                source,
-                given,
-                full_digest=settings.full_digest,
-                asked=settings.sidecars if index == operator.primary else None,
-            )
-            for index, (source, given) in enumerate(zip(sources, described, strict=True))
-        ]
-        plan = make_plan(operator, sources, views, settings.request)
-        sidecars = find_sidecars(plan.primary, settings.sidecars, allow_code=settings.allow_code)
-        plan = _complete(plan, settings, sidecars)
+    # A plan needs no more than headers and samples, unless all bytes are to be hashed for it.
+    headers = dry_run and not any(step.settings.full_digest for step in steps)
+    with planned(steps, observer.notice, headers=headers) as (last, sidecars):
+        plan = _complete(last, sidecars, settings.output)
         _check_target(plan, settings, sidecars)
         layout = lay_out(plan, settings)
         if dry_run:
             dry_check(settings)
             return Outcome.of(plan, settings.output)
         started = time.monotonic()
+        run: Run | RayRun
         if is_stream(settings.output):
             run = _run_stream(plan, layout, settings, observer)
+        elif is_hub(settings.output):
+            run = _run_hub(plan, layout, settings, observer, sidecars)
         else:
-            run = _run_files(plan, layout, settings, observer, sidecars)
+            with _machines(settings):
+                run = _run_files(plan, layout, settings, observer, sidecars)
         return Outcome.of(
             plan,
             settings.output,
@@ -97,26 +120,8 @@ def execute(
         )
 
 
-def _describe(operator: Operator, count: int) -> list[Input]:
-    described = list(operator.inputs)[:count]
-    if described[-1].many:
-        described += [described[-1]] * (count - len(described))
-    return described
-
-
-def _complete(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> Plan:
-    """Settle what the output's metadata must carry because no config.json travels with it."""
-    metadata = {k: v for k, v in plan.header.metadata.items() if k != CONFIG_PATCH}
-    if plan.config_patch and not is_directory(settings.output):
-        metadata[CONFIG_PATCH] = canonical(plan.config_patch)
-    untouched_file = plan.draft.transparent and sidecars is not None and sidecars.implied
-    if sidecars is not None and is_pipe(settings.output) and not untouched_file:
-        # Only for the next command of a pipe on this machine: paths are not for published files.
-        metadata[SIDECARS] = str(sidecars.directory.resolve())
-    header = Header(plan.header.tensors, metadata)
-    original = plan.primary.header
-    # Where nothing changed at all, the very bytes of the header are passed on.
-    return replace(plan, header=original if header == original else header)
+def _complete(plan: Plan, sidecars: Sidecars | None, output: str) -> Plan:
+    return complete(plan, sidecars, directory=is_directory(output), pipe=is_pipe(output))
 
 
 def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> None:
@@ -127,17 +132,70 @@ def _check_target(plan: Plan, settings: Settings, sidecars: Sidecars | None) -> 
             remedy="--sidecars DIR names their directory, --sidecars none does without, "
             "-o NAME.safetensors writes one file",
         )
-    streams = [source.label for source in plan.sources if source.sequential]
+    streams = [*streams_of(plan)]
     streams += ["the output"] if is_stream(settings.output) else []
-    if settings.resume and streams:
-        raise UsageError("--resume needs files at both ends", got=f"{streams[0]} is a stream")
+    local = [
+        ("--resume", settings.resume),
+        ("--executor ray", settings.executor != "local"),
+    ]
+    for option, given in local:
+        if given and (streams or is_hub(settings.output)):
+            got = f"{streams[0]} is a stream" if streams else settings.output
+            raise UsageError(f"{option} needs files at both ends", got=got)
+
+
+def _check_executor(settings: Settings) -> None:
+    if settings.executor == "local":
+        require_device(settings.device)
+    if settings.executor not in ("local", "ray"):
+        raise UsageError(f"--executor {settings.executor}", expected="local or ray")
+    if settings.address is not None and settings.executor == "local":
+        raise UsageError("--address is that of a Ray cluster", remedy="--executor ray uses it")
 
 
 def _run_stream(plan: Plan, layout: Layout, settings: Settings, observer: Observer) -> Run:
     sink = open_stream(settings.output)
-    sink.open(layout)
-    run = _run(plan, sink, settings, observer, frozenset())
-    run()
+    try:
+        sink.open(layout)
+        run = _run(plan, sink, settings, observer, frozenset())
+        run()
+    finally:
+        sink.close()
+    return run
+
+
+def _furnisher(plan: Plan, sidecars: Sidecars | None) -> Callable[[Path], None]:
+    """What puts the files beside the weights."""
+
+    def furnish(tree: Path) -> None:
+        if sidecars is not None:
+            sidecars.copy(tree, plan.config_patch)
+            remote.furnish(tree)
+        (tree / README).write_text(model_card(plan), encoding="utf-8")
+
+    return furnish
+
+
+def _run_hub(
+    plan: Plan,
+    layout: Layout,
+    settings: Settings,
+    observer: Observer,
+    sidecars: Sidecars | None,
+) -> Run:
+    before = [source.identity() for source in plan.sources]
+    message = f"weightsmith {plan.operator.name}"
+    sink = open_hub(settings, _furnisher(plan, sidecars), message)
+    try:
+        sink.open(layout)
+        run = _run(file_by_file(plan, layout), sink, settings, observer, frozenset())
+        run()
+        _refuse_changed(plan.sources, before)
+        sink.publish()
+    except BaseException:
+        sink.discard()
+        raise
+    observer.notice(f"published as {sink.commit}")
     return run
 
 
@@ -147,28 +205,27 @@ def _run_files(
     settings: Settings,
     observer: Observer,
     sidecars: Sidecars | None,
-) -> Run:
-    def furnish(tree: Path) -> None:
-        if sidecars is not None:
-            sidecars.copy(tree, plan.config_patch)
-            remote.furnish(tree)
-        (tree / README).write_text(model_card(plan), encoding="utf-8")
-
+) -> Run | RayRun:
     before = [source.identity() for source in plan.sources]
     resumable = not any(source.sequential for source in plan.sources)
-    sink = open_files(settings, furnish)
+    sink = open_files(settings, _furnisher(plan, sidecars))
     identity = plan.fingerprint(layout)
     done = _finished_before(sink, identity, settings, observer)
     try:
         sink.open(layout, keep=done is not None)
         if done is None:
             journal.begin(sink.workspace.journal, identity)
-        run = _run(plan, sink, settings, observer, done or frozenset())
+        done = done or frozenset()
+        run: Run | RayRun
+        if settings.executor == "local":
+            run = _run(plan, sink, settings, observer, done)
+        else:
+            run = _run_on_cluster(plan, layout, sink, settings, observer, done)
         with journal.Journal(sink.workspace.journal, run.finished, sink.sync):
             run()
         _refuse_changed(plan.sources, before)
         sink.publish()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unfinished):
         if resumable:
             sink.suspend()
             observer.notice(f"the same command with --resume goes on ({sink.workspace.path})")
@@ -198,10 +255,36 @@ def _finished_before(
     return done
 
 
+def _machines(settings: Settings) -> AbstractContextManager[None]:
+    if settings.executor == "local":
+        return nullcontext()
+    from weightsmith.engine.ray import connected
+
+    return connected(settings.address)
+
+
+def _run_on_cluster(
+    plan: Plan,
+    layout: Layout,
+    sink: FileSink,
+    settings: Settings,
+    observer: Observer,
+    done: frozenset[str],
+) -> RayRun:
+    from weightsmith.engine.ray import RayRun
+
+    observer.begin(_left(plan, done))
+    return RayRun(plan, layout, sink, settings, done=done, tick=observer.tick)
+
+
+def _left(plan: Plan, done: frozenset[str]) -> int:
+    return sum(t.spec.nbytes for t in plan.tensors if t.spec.name not in done)
+
+
 def _run(
     plan: Plan, sink: Sink, settings: Settings, observer: Observer, done: frozenset[str]
 ) -> Run:
-    observer.begin(sum(t.spec.nbytes for t in plan.tensors if t.spec.name not in done))
+    observer.begin(_left(plan, done))
     return Run(
         plan,
         sink,
@@ -209,7 +292,7 @@ def _run(
         memory=settings.memory,
         done=done,
         device=settings.device,
-        cache=Cache(Path(settings.cache)) if settings.cache else None,
+        cache=settings.cache,
         tick=observer.tick,
     )
 

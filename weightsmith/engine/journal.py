@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from weightsmith.errors import Mismatch
+from weightsmith.errors import Mismatch, Unfinished
 
 _SECONDS = 0.25
 
@@ -44,6 +44,15 @@ def read(path: Path, plan: str) -> frozenset[str] | None:
     return frozenset(name for entry in entries[1:] for name in entry["done"])
 
 
+def belongs(path: Path, plan: str) -> bool:
+    """Whether a journal is there and that of this plan."""
+    try:
+        with path.open() as file:
+            return bool(json.loads(file.readline())["plan"] == plan)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 class Journal:
     """Writes finished tensors to the journal every two seconds, from a thread of its own.
 
@@ -68,7 +77,7 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._end.set()
         self._thread.join()
-        if kind in (None, KeyboardInterrupt):
+        if kind is None or issubclass(kind, KeyboardInterrupt | Unfinished):
             self.note()
 
     def _keep(self) -> None:

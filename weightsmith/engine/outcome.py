@@ -1,10 +1,11 @@
 """What a run did, tensor by tensor: the end report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from weightsmith.engine.link import behind, links_of
 from weightsmith.engine.plan import Plan
 
 
@@ -25,6 +26,7 @@ class Outcome:
         tensors: name, dtype and shape of every output tensor.
         summary: lines for the end of the report.
         figures: what the operator has to say about each tensor that this run computed.
+        links: the earlier links of a chain, in order; their output is who reads it.
     """
 
     operator: str
@@ -40,6 +42,7 @@ class Outcome:
     tensors: tuple[dict[str, Any], ...]
     summary: tuple[str, ...]
     figures: dict[str, dict[str, float]]
+    links: tuple["Outcome", ...] = ()
 
     @classmethod
     def of(
@@ -51,7 +54,22 @@ class Outcome:
         resumed: int = 0,
         seconds: float = 0.0,
     ) -> "Outcome":
-        """The report of a plan that was carried out."""
+        """The report of a plan that was carried out, and of the links that it is made of."""
+        links = tuple(links_of(plan))
+        of_links = []
+        for link in links:
+            reading = [
+                each
+                for each in (*(x.plan for x in links), plan)
+                if link in map(behind, each.sources)
+            ]
+            readers = ", ".join(each.link or "" for each in reading)
+            of_links.append(cls._of(link.plan, readers, link.maker.sums))
+        own = cls._of(plan, output, sums)
+        return replace(own, resumed=resumed, seconds=seconds, links=tuple(of_links))
+
+    @classmethod
+    def _of(cls, plan: Plan, output: str, sums: Mapping[str, Mapping[str, float]]) -> "Outcome":
         return cls(
             plan.operator.name,
             output,
@@ -60,8 +78,8 @@ class Outcome:
             dict(plan.draft.skipped),
             {t.spec.name: t.note for t in plan.tensors if t.note},
             plan.header.nbytes,
-            resumed,
-            seconds,
+            0,
+            0.0,
             plan.draft.warnings,
             tuple(
                 {"name": t.spec.name, "dtype": t.spec.dtype, "shape": list(t.spec.shape)}

@@ -15,7 +15,6 @@ class Finished:
     unit: WorkUnit
     data: memoryview
     buffer: memoryview
-    overflows: int
 
 
 class Outlet:

@@ -51,4 +51,4 @@ def rehearse(
         run = Run(plan, NoSink(), workers=settings.workers, memory=settings.memory)
         run()
         seconds = time.monotonic() - started
-        return Outcome.of(plan, NoSink.label, sums=run.sums, seconds=seconds)
+        return Outcome.of(plan, NoSink.label, sums=run.maker.sums, seconds=seconds)

@@ -7,20 +7,22 @@ those before them are written. Everything else happens in any order.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
-from weightsmith.checkpoint.sink import Sink
-from weightsmith.engine.cache import Cache
+from weightsmith.checkpoint.remote import is_remote, read_ahead
+from weightsmith.checkpoint.sink import Writer
+from weightsmith.engine.link import Ready, begin, link_of, links_of
+from weightsmith.engine.maker import Maker
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.units import Arena, WorkUnit, cut, granularity_of, nbytes
-from weightsmith.errors import WeightsmithError
-from weightsmith.operators.operator import Function, Granularity, TensorPlan
-from weightsmith.operators.unit import Block, Unit
+from weightsmith.engine.units import Arena, WorkUnit, cut, granularity_of
+from weightsmith.operators.operator import Granularity, TensorPlan
 
 # A tensor operator may hold about this many float32 copies of its matrix.
 _TENSOR_COPIES = 10
+# Threads where a card computes: one sends what it has read while the other's matrix is worked on.
+_ON_DEVICE = 2
 
 
 class Run:
@@ -33,56 +35,85 @@ class Run:
         memory: bound on all buffers together, in bytes.
         done: names of tensors that an earlier run has written.
         device: where operators on whole tensors compute.
-        cache: for what they want to keep.
+        cache: directory for what they want to keep.
         tick: called with the bytes of each unit written.
 
     Attributes:
         done: as given.
         finished: tensors that are complete and free of overflow, in the order of completion.
-        sums: what the operator reported of each tensor, added up.
+        maker: of the plan's units; it knows what the operator reported of each tensor.
     """
 
     def __init__(
         self,
         plan: Plan,
-        sink: Sink,
+        sink: Writer,
         *,
         workers: int,
         memory: int,
         done: frozenset[str] = frozenset(),
         device: str = "cpu",
-        cache: Cache | None = None,
+        cache: str | None = None,
         tick: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.done = done
         self.finished: list[str] = []
-        self.sums: dict[str, dict[str, float]] = {}
+        self.maker = Maker(plan, device=device, cache=cache)
         self._plan = plan
         self._sink = sink
         self._tick = tick
         self._device = device
-        self._cache = cache
-        self._workers = _thread_count(plan, workers, memory)
+        self._links = tuple(links_of(plan))
+        self._streams = any(source.sequential for source in plan.sources)
+        far = [source for source in plan.sources if is_remote(source)]
+        ahead = memory // 4 // max(1, len(far))
+        memory -= ahead * len(far)
+        self._workers = _thread_count(plan, workers, memory, device)
+        plan.keep()
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
+        if holding := sum(link.holds for link in self._links):
+            # While it makes what is held, a worker works in one more set for each link that holds.
+            self._memory //= 1 + holding
+        for link in self._links:
+            link.memory = self._memory
         tensors = [tensor for tensor in plan.tensors if tensor.spec.name not in done]
         self._left = Counter({t.spec.name: sum(1 for _ in self._cut(t)) for t in tensors})
-        self._overflows: Counter[str] = Counter()
         self._last = sum(self._left.values()) - 1
-        self._units = enumerate(unit for tensor in tensors for unit in self._cut(tensor))
+        self._batches = self._numbered(tensors)
         self._take = threading.Lock()
-        self._drops: dict[str, list[tuple[int, str]]] = {}
-        for source, waiting in plan.spooled.items():
-            plan.sources[source].keep(waiting)
-            for name, last in waiting.items():
-                self._drops.setdefault(last, []).append((source, name))
+        for index, given in enumerate(plan.sources):
+            read_ahead(given, self._spans(index, tensors), ahead)
         self._counts = threading.Lock()
         self._outlet = Outlet(self._write, ordered=sink.ordered, limit=2 * self._workers)
         self._failure: BaseException | None = None
         self._stopped = False
 
     def _cut(self, tensor: TensorPlan) -> Iterator[WorkUnit]:
-        return cut(tensor, self._plan.operator.granularity, self._memory)
+        plan = self._plan
+        return cut(tensor, plan.operator.granularity, self._memory, plan.upstream)
+
+    def _numbered(self, tensors: list[TensorPlan]) -> Iterator[list[tuple[int, WorkUnit]]]:
+        """What a worker takes at once: a unit, or all of a tensor that is made of a held one.
+
+        Workers that each take a part of such a tensor would wait for the one who makes what is
+        held.
+        """
+        number = 0
+        for tensor in tensors:
+            units = list(enumerate(self._cut(tensor), number))
+            number += len(units)
+            if _reads_held(self._plan, tensor):
+                yield units
+            else:
+                yield from ([unit] for unit in units)
+
+    def _spans(self, source: int, tensors: Iterable[TensorPlan]) -> Iterator[tuple[str, int, int]]:
+        """All reads of a source, in the order of the units: (tensor, start, nbytes)."""
+        for unit in (unit for tensor in tensors for unit in self._cut(tensor)):
+            for slot in unit.segment.slots:
+                if slot.source == source:
+                    yield slot.spec.name, *unit.place(slot)
 
     def __call__(self) -> None:
         """Do it all.
@@ -90,11 +121,9 @@ class Run:
         Raises:
             WeightsmithError: the first failure of any worker, or values that overflowed.
         """
-        function = self._plan.operator.function()
-        threads = [
-            threading.Thread(target=self._work, args=(function,), daemon=True)
-            for _ in range(self._workers)
-        ]
+        for maker in (self.maker, *(link.maker for link in self._links)):
+            maker.load()
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)]
         for thread in threads:
             thread.start()
         try:
@@ -110,103 +139,57 @@ class Run:
             raise self._failure
         self._check_ends()
 
-    def _work(self, function: Function) -> None:
-        arena = Arena()
+    def _work(self) -> None:
         try:
-            while (taken := self._take_unit(arena)) is not None:
-                number, unit, streamed = taken
-                inputs = self._read(unit, arena, streamed)
+            with _stream(self._device):
+                self._take_and_make()
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            self._stop(error)
+
+    def _take_and_make(self) -> None:
+        arena = Arena()
+        while batch := self._take_batch(arena):
+            for number, unit, feeds in batch:
+                inputs = [ready() for ready in feeds]
                 # Written from the same offset within a page as it lands on, the copy is fastest.
                 lead = self._sink.lead(unit.name, unit.out_start)
                 buffer = self._outlet.buffer(lead + unit.out_bytes)
                 out = buffer[lead : lead + unit.out_bytes]
-                overflows = self._compute(function, unit, out, inputs)
+                self.maker(unit, out, inputs)
                 if self._stopped:
                     return
-                self._outlet.put(Finished(number, unit, out, buffer, overflows))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            self._stop(error)
+                self._outlet.put(Finished(number, unit, out, buffer))
 
     def _stop(self, failure: BaseException | None = None) -> None:
         self._failure = self._failure or failure
         self._stopped = True
         self._outlet.stop()
 
-    def _take_unit(self, arena: Arena) -> tuple[int, WorkUnit, dict[int, memoryview]] | None:
+    def _take_batch(self, arena: Arena) -> list[tuple[int, WorkUnit, list[Ready]]]:
         with self._take:
-            numbered = None if self._stopped else next(self._units, None)
-            if numbered is None:
-                return None
-            number, unit = numbered
-            streamed = {
-                index: self._read_slot(unit, index, arena)
-                for index, slot in enumerate(unit.segment.slots)
-                if self._plan.sources[slot.source].sequential
-            }
-            if unit.stop == unit.tensor.spec.numel:
-                for source, name in self._drops.get(unit.name, ()):
-                    self._plan.sources[source].drop(name)
-            return number, unit, streamed
+            batch = [] if self._stopped else next(self._batches, [])
+            return [
+                (number, unit, self._begin(unit, arena.below(-place) if self._streams else arena))
+                for place, (number, unit) in enumerate(batch)
+            ]
 
-    def _read(
-        self, unit: WorkUnit, arena: Arena, streamed: dict[int, memoryview]
-    ) -> list[memoryview]:
-        return [
-            streamed[index] if index in streamed else self._read_slot(unit, index, arena)
-            for index in range(len(unit.segment.slots))
-        ]
-
-    def _read_slot(self, unit: WorkUnit, index: int, arena: Arena) -> memoryview:
-        slot = unit.segment.slots[index]
-        span = unit.span(slot)
-        size = nbytes(slot.spec.dtype, span.stop - span.start)
-        start = nbytes(slot.spec.dtype, span.start)
-        area = arena.area(index, size)
-        return self._plan.sources[slot.source].read(slot.spec.name, start, size, area)
-
-    def _compute(
-        self, function: Function, unit: WorkUnit, out: memoryview, inputs: list[memoryview]
-    ) -> int:
-        spec, slots = unit.tensor.spec, unit.segment.slots
-        if unit.segment.parameters is None:
-            return _copy(out, spec.dtype, inputs[0], slots[0].spec.dtype)
-        blocks = tuple(
-            Block(slot.spec.dtype, data, unit.span(slot).shape)
-            for slot, data in zip(slots, inputs, strict=True)
-        )
-        target = Block(spec.dtype, out, unit.shape)
-        given = Unit(
-            spec.name,
-            unit.start,
-            target,
-            blocks,
-            unit.segment.parameters,
-            self._device,
-            report=lambda sums: self._add(spec.name, sums),
-        )
-        if self._cache is not None:
-            cache = self._cache
-            given = replace(given, remember=lambda kind, make: cache.remember(kind, blocks, make))
-        return function(given) or 0
-
-    def _add(self, name: str, sums: Mapping[str, float]) -> None:
-        with self._counts:
-            total = self.sums.setdefault(name, {})
-            for key, value in sums.items():
-                total[key] = total.get(key, 0.0) + value
+    def _begin(self, unit: WorkUnit, arena: Arena) -> list[Ready]:
+        feeds = begin(self._plan, unit, arena)
+        if unit.stop == unit.tensor.spec.numel:
+            self._plan.release(unit.name)
+        return feeds
 
     def _write(self, done: Finished) -> None:
         name = done.unit.name
-        if done.overflows:
-            with self._counts:
-                self._overflows[name] += done.overflows
         if self._sink.ordered and done.number == self._last:
             # A stream must not be complete unless all is well: its reader takes it at its word.
             self._check_ends()
         self._sink.write(name, done.unit.out_start, done.data)
         with self._counts:
             self._left[name] -= 1
-            if not self._left[name] and not self._overflows[name]:
+            sound = name not in self.maker.overflows
+            sound &= not any(link.maker.overflows for link in self._links)
+            if not self._left[name] and sound:
                 self.finished.append(name)
             self._tick(len(done.data))
 
@@ -214,36 +197,63 @@ class Run:
         """All inputs ended where their headers say, and no value has overflowed."""
         for source in self._plan.sources:
             source.finish()
-        if not self._overflows:
-            return
-        name = next(iter(self._overflows))
-        dtype = self._plan.header.by_name[name].dtype
-        raise WeightsmithError(
-            f"{self._overflows.total()} values in {len(self._overflows)} tensors are too large "
-            f"for {dtype}",
-            file=self._sink.label,
-            tensor=name,
-            remedy="--dtype bfloat16 or float32 has room for them",
-        )
+        self.maker.refuse_overflows(self._sink.label)
+
+    @property
+    def sums(self) -> Mapping[str, Mapping[str, float]]:
+        """What the operator reported of each tensor, added up."""
+        return self.maker.sums
+
+    @property
+    def overflows(self) -> Counter[str]:
+        """How many values of each tensor were too large for its dtype."""
+        return self.maker.overflows
 
 
-def _thread_count(plan: Plan, workers: int, memory: int) -> int:
-    usual = plan.operator.granularity
-    uncut = [t for t in plan.tensors if granularity_of(t, usual) is Granularity.TENSOR]
-    largest = max((4 * _elements(tensor) for tensor in uncut), default=1)
-    return max(1, min(workers, memory // max(1, _TENSOR_COPIES * largest)))
+def _reads_held(plan: Plan, tensor: TensorPlan) -> bool:
+    """Whether a part of a tensor is made of a part of something that a link makes as a whole."""
+    found = (
+        link_of(plan, slot)
+        for segment in tensor.segments
+        for slot in segment.slots
+        if not slot.whole
+    )
+    return any(link is not None and link.is_held(name) for link, name in found)
+
+
+def uncut_memory(tensors: Iterable[TensorPlan], usual: Granularity) -> int:
+    """Bytes that the largest of the tensors needs that cannot be cut; 0 if all can be."""
+    uncut = (t for t in tensors if granularity_of(t, usual) is Granularity.TENSOR)
+    return max((_TENSOR_COPIES * 4 * _elements(tensor) for tensor in uncut), default=0)
+
+
+def _thread_count(plan: Plan, workers: int, memory: int, device: str) -> int:
+    plans = (plan, *(link.plan for link in links_of(plan)))
+    needed = max(uncut_memory(each.tensors, each.operator.granularity) for each in plans)
+    if needed and device != "cpu":
+        return min(workers, _ON_DEVICE)
+    return max(1, min(workers, memory // max(1, needed)))
 
 
 def _elements(tensor: TensorPlan) -> int:
-    """Size of the largest array that a whole tensor's unit holds."""
-    specs = [slot.spec for segment in tensor.segments for slot in segment.slots]
-    return max([tensor.spec.numel, *(spec.numel for spec in specs)])
+    """Size of the largest array that a unit of an uncut tensor holds."""
+    return max(
+        max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
+        for segment in tensor.segments
+    )
 
 
-def _copy(out: memoryview, dtype: str, data: memoryview, data_dtype: str) -> int:
-    if dtype == data_dtype:
-        out[:] = data
-        return 0
-    from weightsmith.kernels import elementwise  # a plain copy needs no arithmetic
+def require_device(device: str) -> None:
+    """Raise UsageError unless this machine has the device."""
+    if device != "cpu":
+        from weightsmith.staging import require  # needs torch
 
-    return elementwise.cast(out, dtype, data, data_dtype)
+        require(device)
+
+
+def _stream(device: str) -> AbstractContextManager[None]:
+    if device == "cpu":
+        return nullcontext()
+    from weightsmith.staging import own_stream  # needs torch
+
+    return own_stream(device)

@@ -30,7 +30,11 @@ class Settings:
         sidecars: a directory, "none", or None for the primary input's own.
         device: where operators on whole tensors compute, as torch names it.
         cache: directory for decompositions that a later run can use again.
+        executor: "local", or "ray" for the machines of a Ray cluster; jobs and memory are then
+            those of one task.
+        address: of the Ray cluster; None for RAY_ADDRESS, one that runs here, or a new one.
         allow_code: whether *.py may be copied from where only known names are trusted.
+        stream: read hub addresses by byte ranges, and download no weights.
     """
 
     output: str = "-"
@@ -45,7 +49,10 @@ class Settings:
     sidecars: str | None = None
     device: str = "cpu"
     cache: str | None = None
+    executor: str = "local"
+    address: str | None = None
     allow_code: bool = False
+    stream: bool = False
 
     @property
     def request(self) -> Request:

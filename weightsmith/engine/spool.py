@@ -27,9 +27,10 @@ def waiting(source: int, header: Header, tensors: Sequence[TensorPlan]) -> dict[
         ]
         ends = {s.spec.name: offsets[s.spec.name] + specs[s.spec.name].nbytes for s in slots}
         late |= {slot.spec.name for slot in slots if slot.whole}
+        farthest = sorted(ends, key=ends.__getitem__)[-2:]
         for name in ends:
             # Units of one output tensor read their inputs in turn, so none may lie before another.
-            reach = max([front, *(end for other, end in ends.items() if other != name)])
+            reach = max([front, *(ends[other] for other in farthest if other != name)])
             if name in last or offsets[name] < reach:
                 late.add(name)
             last[name] = tensor.spec.name

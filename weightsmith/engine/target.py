@@ -4,14 +4,20 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from weightsmith.checkpoint.hub import Address, is_hub
 from weightsmith.checkpoint.layout import Layout, shard_by_size, shard_like, single_file
 from weightsmith.checkpoint.sink import FileSink, StreamSink, check_target
 from weightsmith.engine.plan import Plan
 from weightsmith.engine.settings import Settings
 from weightsmith.errors import UsageError
 from weightsmith.header import Header
+
+if TYPE_CHECKING:
+    from weightsmith.checkpoint.upload import HubSink
 
 SUFFIX = ".safetensors"
 
@@ -36,8 +42,8 @@ def is_pipe(output: str) -> bool:
 
 
 def is_directory(output: str) -> bool:
-    """Whether an output is a directory of files rather than one file."""
-    return not is_stream(output) and not output.endswith(SUFFIX)
+    """Whether an output is a directory of files, here or on the Hub, rather than one file."""
+    return is_hub(output) or not (is_stream(output) or output.endswith(SUFFIX))
 
 
 def refuse_terminal(output: str) -> None:
@@ -54,7 +60,7 @@ def refuse_terminal(output: str) -> None:
 def open_stream(output: str) -> StreamSink:
     """A sink on standard output, a FIFO or a device."""
     if output == "-":
-        return StreamSink(sys.stdout.fileno(), "standard output")
+        return StreamSink(os.dup(sys.stdout.fileno()), "standard output")
     return StreamSink(os.open(output, os.O_WRONLY | os.O_CLOEXEC), output)
 
 
@@ -68,9 +74,21 @@ def open_files(settings: Settings, furnish: Callable[[Path], None]) -> FileSink:
     )
 
 
+def open_hub(settings: Settings, furnish: Callable[[Path], None], message: str) -> "HubSink":
+    """A sink on a repository of the Hub; refuses one that may not be replaced."""
+    from weightsmith.checkpoint.upload import HubSink, Repository  # not at every start
+
+    repository = Repository(Address.parse(settings.output), force=settings.force)
+    return HubSink(repository, furnish, message)
+
+
 def dry_check(settings: Settings) -> None:
     """Raise UsageError where a real run would find that the target may not be written."""
-    if not is_stream(settings.output):
+    if is_hub(settings.output):
+        from weightsmith.checkpoint.upload import Repository
+
+        Repository(Address.parse(settings.output), force=settings.force)
+    elif not is_stream(settings.output):
         target = Path(os.path.realpath(settings.output))
         check_target(target, directory=is_directory(settings.output), force=settings.force)
 
@@ -84,4 +102,17 @@ def lay_out(plan: Plan, settings: Settings) -> Layout:
         return single_file(header)
     if settings.shard_size is not None:
         return shard_by_size(header, settings.shard_size)
-    return shard_like(header, plan.primary.shard_of)
+    return shard_like(header, plan.shard_of)
+
+
+def file_by_file(plan: Plan, layout: Layout) -> Plan:
+    """The plan in the order of the output's files, so that they are complete one after the other.
+
+    What is read from a stream keeps the stream's order.
+    """
+    if any(source.sequential for source in plan.sources):
+        return plan
+    specs = (spec for _, header in layout.files for spec in header.tensors)
+    position = {spec.name: number for number, spec in enumerate(specs)}
+    tensors = sorted(plan.tensors, key=lambda tensor: position[tensor.spec.name])
+    return replace(plan, draft=replace(plan.draft, tensors=tuple(tensors)))

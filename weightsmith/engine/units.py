@@ -1,7 +1,7 @@
 """Cut a plan into work units that fit the memory, and the buffers they are worked on in."""
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -67,25 +67,60 @@ class WorkUnit:
         start, stop = self.start // ours * theirs, self.stop // ours * theirs
         return Span(start, stop, _shape(spec.shape, self.granularity, stop - start))
 
+    def place(self, slot: Slot) -> tuple[int, int]:
+        """Where in the bytes of a slot's tensor that begins, and its size."""
+        span, dtype = self.span(slot), slot.spec.dtype
+        return nbytes(dtype, slot.start + span.start), nbytes(dtype, span.stop - span.start)
+
 
 def granularity_of(tensor: TensorPlan, usual: Granularity) -> Granularity:
     """Where a tensor may be cut; what is only copied, anywhere."""
     return (tensor.granularity or usual) if tensor.changed else Granularity.ELEMENT
 
 
-def cut(tensor: TensorPlan, usual: Granularity, memory: int) -> Iterator[WorkUnit]:
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What a unit has to mind where other plans make its inputs as they are asked for.
+
+    Attributes:
+        rows: only whole rows can be asked for.
+        specs: tensors of which parts of the same size are in memory meanwhile.
+    """
+
+    rows: bool = False
+    specs: tuple[TensorSpec, ...] = ()
+
+
+def cut(
+    tensor: TensorPlan,
+    usual: Granularity,
+    memory: int,
+    upstream: Callable[[Segment], Upstream] = lambda _: Upstream(),
+) -> Iterator[WorkUnit]:
     """Units of a tensor in order, each with buffers of at most `memory` bytes where it may be cut.
 
     What is only copied may always be cut anywhere.
     """
     for segment in tensor.segments:
-        computed = segment.parameters is not None
-        allowed = granularity_of(tensor, usual) if computed else Granularity.ELEMENT
-        step = _step(tensor, segment, allowed, memory)
+        above, allowed = upstream(segment), _allowed(tensor, segment, usual)
+        by = Granularity.ROW if above.rows and allowed is Granularity.ELEMENT else allowed
+        step = _step(tensor, segment, by, memory, above.specs)
         for start in range(segment.start, segment.stop, step):
-            stop = min(start + step, segment.stop)
-            shape = _shape(tensor.spec.shape, allowed, stop - start)
-            yield WorkUnit(tensor, segment, start, stop, shape, allowed)
+            yield piece(tensor, segment, usual, start, min(start + step, segment.stop))
+
+
+def piece(
+    tensor: TensorPlan, segment: Segment, usual: Granularity, start: int, stop: int
+) -> WorkUnit:
+    """The unit of elements [start, stop) of a segment, which may be cut there."""
+    allowed = _allowed(tensor, segment, usual)
+    shape = _shape(tensor.spec.shape, allowed, stop - start)
+    return WorkUnit(tensor, segment, start, stop, shape, allowed)
+
+
+def _allowed(tensor: TensorPlan, segment: Segment, usual: Granularity) -> Granularity:
+    computed = segment.parameters is not None
+    return granularity_of(tensor, usual) if computed else Granularity.ELEMENT
 
 
 def _shape(whole: tuple[int, ...], granularity: Granularity, elements: int) -> tuple[int, ...]:
@@ -96,10 +131,16 @@ def _shape(whole: tuple[int, ...], granularity: Granularity, elements: int) -> t
     return (elements // whole[-1], whole[-1])
 
 
-def _step(tensor: TensorPlan, segment: Segment, granularity: Granularity, memory: int) -> int:
+def _step(
+    tensor: TensorPlan,
+    segment: Segment,
+    granularity: Granularity,
+    memory: int,
+    above: Sequence[TensorSpec],
+) -> int:
     if granularity is Granularity.TENSOR:
         return max(1, segment.stop - segment.start)
-    cut_specs = [tensor.spec, *(slot.spec for slot in segment.slots if not slot.whole)]
+    cut_specs = [tensor.spec, *(slot.spec for slot in segment.slots if not slot.whole), *above]
     room = memory - len(cut_specs) * 2 * PAGE
     if granularity is Granularity.ELEMENT:
         fitting = _fitting(room, cut_specs, (1,) * len(cut_specs))
@@ -124,6 +165,7 @@ class Arena:
 
     def __init__(self) -> None:
         self._areas: dict[int, memoryview] = {}
+        self._below: dict[int, Arena] = {}
 
     def area(self, index: int, size: int) -> memoryview:
         """Buffer number `index` with room for `size` bytes and two pages; its content is lost."""
@@ -132,3 +174,7 @@ class Arena:
             self._areas.pop(index, None)
             area = self._areas[index] = page_aligned(size)
         return area
+
+    def below(self, index: int) -> "Arena":
+        """More buffers, such as for what buffer number `index` is made of."""
+        return self._below.setdefault(index, Arena())

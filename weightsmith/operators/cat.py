@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from weightsmith.errors import Mismatch
+from weightsmith.operators.configuration import config_of
 from weightsmith.operators.operator import (
     Draft,
     Function,
@@ -15,9 +16,12 @@ from weightsmith.operators.operator import (
     Operator,
     Request,
     Slot,
+    option,
     whole,
 )
+from weightsmith.operators.provenance import QUANTIZATION
 from weightsmith.operators.registry import register
+from weightsmith.renaming import Rule, renamed
 
 
 @register
@@ -36,10 +40,27 @@ class Cat(Operator):
     examples: ClassVar[str] = """
     weightsmith cat model/ --shard-size 2GB -o sharded/
     weightsmith cat model/ --select '*.layers.{0..3}.*' --dtype float32 > part.safetensors
+    weightsmith cat text/ --rename 's/^model\\./model.language_model./' -o renamed/
     """
+
+    rename: tuple[Rule, ...] = option(
+        "--rename",
+        "change the names of tensors",
+        default=(),
+        convert=Rule.parse,
+        metavar="s/REGEX/NEW/",
+        repeated=True,
+    )
+
+    def renamed(self, inputs: Sequence[InputView]) -> Sequence[Mapping[str, str]]:
+        """See Operator."""
+        return renamed(self.rename, [(view.role, view.header) for view in inputs], ["model"])
 
     def plan(self, inputs: Sequence[InputView], request: Request) -> Draft:
         """See Operator."""
+        if self.rename:
+            for view in inputs:
+                _refuse_quantised(view)
         owner: dict[str, InputView] = {}
         plans = []
         skipped = {}
@@ -62,7 +83,7 @@ class Cat(Operator):
         request.selection.check([*owner, *skipped])
         untouched = (
             len(inputs) == 1
-            and not skipped
+            and not (skipped or self.rename)
             and all(p.spec == p.segments[0].slots[0].spec for p in plans)
         )
         return Draft(tuple(plans), skipped, transparent=untouched)
@@ -70,3 +91,12 @@ class Cat(Operator):
     def function(self) -> Function:
         """Nothing is computed."""
         return lambda _: 0
+
+
+def _refuse_quantised(view: InputView) -> None:
+    if config_of(view).get(QUANTIZATION):
+        raise Mismatch(
+            "the checkpoint is quantised, and its config.json calls tensors by their names",
+            file=view.label,
+            remedy="weightsmith unpack makes it dense; or rename in what it is made from",
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from weightsmith.checkpoint.sidecar import apply_patch
 from weightsmith.errors import InvalidFile, Mismatch
+from weightsmith.operators.float8 import scales_of
 from weightsmith.operators.operator import InputView
 from weightsmith.operators.provenance import QUANTIZATION, trusted_patch
 from weightsmith.tritplanes.encoding import METHOD, Quantization, packed_spec
@@ -34,7 +35,9 @@ def quantization_of(view: InputView) -> Quantization | None:
             file=view.label,
             expected=f"{METHOD} or none",
             got=str(method),
-            remedy="the tool that made it can make it dense again",
+            remedy="weightsmith unpack makes its float8 weights dense"
+            if scales_of(view.header)
+            else "the tool that made it can make it dense again",
         )
     try:
         found = Quantization.parse(record)

@@ -9,19 +9,24 @@ from typing import Any, ClassVar
 from weightsmith.dtypes import DTYPES
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import Header, TensorSpec
+from weightsmith.operators.adapter import Adapter, refuse_adapter
 from weightsmith.operators.join import JoiningOperator, Match, join
 from weightsmith.operators.operator import (
     Draft,
     Function,
+    Granularity,
     Input,
     InputView,
     Request,
     TensorPlan,
     option,
+    whole,
 )
 from weightsmith.operators.provenance import canonical, read_object
 from weightsmith.operators.registry import register
+from weightsmith.operators.terms import Term, by_rows, placed
 
+BASE, TUNED = range(2)
 DELTA = "weightsmith.delta"
 _UNSIGNED = {8: "U8", 16: "U16", 32: "U32", 64: "U64"}
 
@@ -66,12 +71,13 @@ class Delta(JoiningOperator):
     The result is float32 unless --dtype says otherwise, for bfloat16 would round every difference
     again. It records the fingerprint of BASE, so that graft can tell another base. With
     --lossless it holds the changed bits, and graft onto the same base restores TUNED exactly.
+    Of an adapter it holds the tensors that the adapter changes.
     """
 
     name: ClassVar[str] = "delta"
     inputs: ClassVar[tuple[Input, ...]] = (
         Input("base", "the model before tuning"),
-        Input("tuned", "the model after tuning"),
+        Input("tuned", "the model after tuning, or an adapter of BASE"),
     )
     primary: ClassVar[int] = 1
     examples: ClassVar[str] = """
@@ -101,11 +107,15 @@ class Delta(JoiningOperator):
 
     def plan(self, inputs: Sequence[InputView], request: Request) -> Draft:
         """See Operator."""
-        base, _ = inputs
+        base, tuned = inputs
         for view in inputs:
             refuse_delta(view, "a delta of a delta has no base to be grafted onto")
+        refuse_adapter(base, "BASE is the model that was tuned")
         if self.lossless and request.dtype:
             raise UsageError("--lossless keeps the bits of the input, so --dtype makes no sense")
+        adapter = Adapter.of(tuned, TUNED, (base, BASE))
+        if adapter is not None:
+            return self._of_adapter(adapter, base, request)
         joined = join(self, inputs, (0, 1), request, copies=False, any_dtype=self.lossless)
 
         def difference(match: Match) -> TensorPlan:
@@ -118,12 +128,37 @@ class Delta(JoiningOperator):
             spec = _bits(match.spec) if self.lossless else request.output(match.spec, "F32")
             return match.plan(spec, match.slots, ())
 
-        patch = {"dtype": DTYPES[request.dtype or "F32"].torch_name}
         return Draft(
             joined.tensors(difference, request),
             joined.skipped,
-            joined.config_patch | ({} if self.lossless else patch),
+            joined.config_patch | ({} if self.lossless else _dtype_patch(request)),
             DeltaMark(base.fingerprint, self.lossless).metadata(),
+        )
+
+    def _of_adapter(self, adapter: Adapter, base: InputView, request: Request) -> Draft:
+        """The tensors that an adapter changes, in the order of BASE and with its files."""
+        if self.lossless:
+            raise UsageError(
+                "--lossless stores changed bits, and an adapter has differences",
+                file=adapter.view.label,
+            )
+        adapter.check_names(base)
+        changed = [spec for spec in base.header.tensors if spec.name in adapter.pieces]
+        request.selection.check([spec.name for spec in changed])
+
+        def change(spec: TensorSpec) -> TensorPlan:
+            slots, terms = placed((), [Term(1.0, adapter.parts(spec))])
+            rows = Granularity.ROW if by_rows(terms) else None
+            return whole(request.output(spec, "F32"), slots, terms, granularity=rows)
+
+        return Draft(
+            tuple(change(spec) for spec in changed if spec.name in request.selection),
+            {s.name: "not selected" for s in changed if s.name not in request.selection},
+            _dtype_patch(request),
+            DeltaMark(base.fingerprint, lossless=False).metadata(),
+            adapter.warnings(),
+            {"tuned": adapter.lineage},
+            primary=BASE,
         )
 
     def function(self) -> Function:
@@ -131,6 +166,10 @@ class Delta(JoiningOperator):
         from weightsmith.kernels import elementwise
 
         def difference(unit: Any) -> int | None:
+            if unit.parameters:  # of an adapter
+                from weightsmith.operators.arithmetic.terms import add_parts
+
+                return add_parts(unit)
             base, tuned = unit.inputs
             if self.lossless:
                 elementwise.xor(unit.out.data, tuned.data, base.data)
@@ -140,6 +179,10 @@ class Delta(JoiningOperator):
             )
 
         return difference
+
+
+def _dtype_patch(request: Request) -> dict[str, str]:
+    return {"dtype": DTYPES[request.dtype or "F32"].torch_name}
 
 
 def _bits(spec: TensorSpec) -> TensorSpec:

@@ -8,11 +8,13 @@ output, in `skipped` with a reason, or in an error.
 from collections.abc import Sequence
 
 from weightsmith.errors import Mismatch, printable
+from weightsmith.operators.expert_names import other, other_form
+from weightsmith.operators.float8 import refuse_float8
 from weightsmith.operators.matching import Joined, Match, Matching, is_tied_head, lacking_inputs
 from weightsmith.operators.operator import InputView, Request
 from weightsmith.operators.policies import JoiningOperator
 
-__all__ = ["Joined", "JoiningOperator", "Match", "join"]
+__all__ = ["Joined", "JoiningOperator", "Match", "check_tokenizers", "join"]
 
 
 def join(
@@ -40,7 +42,10 @@ def join(
     """
     names = _ordered_names(policy.primary, inputs, participants)
     request.selection.check(names)
-    _check_tokenizers(policy, inputs, participants)
+    for index in participants:
+        if not any_dtype:
+            refuse_float8(inputs[index].label, inputs[index].header, request.selection)
+    check_tokenizers(policy, inputs, participants)
     _check_missing(policy, inputs, participants, names, request)
     joined = Joined()
     for name in names:
@@ -59,9 +64,10 @@ def _ordered_names(
     )
 
 
-def _check_tokenizers(
+def check_tokenizers(
     policy: JoiningOperator, inputs: Sequence[InputView], participants: Sequence[int]
 ) -> None:
+    """Raise Mismatch where a participant and the primary input give one id two meanings."""
     first = inputs[policy.primary]
     if policy.tokenizers == "ignore" or first.tokenizer is None:
         return
@@ -118,10 +124,22 @@ def _check_missing(
             tensor=name,
             remedy="--lm-head untie (the embedding stands in for it) or --lm-head tie (drop it)",
         )
+    if form := other_form(name, view.header):
+        owner = next(each for each in inputs if name in each.header.by_name)
+        first, second = (view, owner) if name in primary else (owner, view)
+        wanted = form if name in primary else other(form)
+        raise Mismatch(
+            f"the experts are {form} in one input and {other(form)} in the other",
+            file=view.label,
+            tensor=name,
+            remedy=f"weightsmith experts {first.label} --to {wanted} makes them those of "
+            f"{second.label}, by pipe or with -o",
+        )
     more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
     raise Mismatch(
         f"tensor is missing in one input{more}",
         file=view.label,
         tensor=name,
-        remedy="--missing keep copies the primary input's, --missing drop leaves it out",
+        remedy="--missing keep copies the primary input's, --missing drop leaves it out; "
+        "--rename if it only has another name there",
     )

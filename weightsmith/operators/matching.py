@@ -9,6 +9,7 @@ from weightsmith.dtypes import is_arithmetic
 from weightsmith.errors import Mismatch, UsageError
 from weightsmith.families import EMBEDDINGS, HEADS, VOCABULARY, matches
 from weightsmith.header import TensorSpec
+from weightsmith.operators.expert_names import layout_of
 from weightsmith.operators.operator import InputView, Request, Segment, Slot, TensorPlan, whole
 from weightsmith.operators.policies import JoiningOperator
 
@@ -48,9 +49,14 @@ class Joined:
     config_patch: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def matches(self) -> list[Match]:
+        """The tensors to compute."""
+        return [item for item in self.items if isinstance(item, Match)]
+
+    @property
     def matched(self) -> list[str]:
-        """Names of the tensors to compute."""
-        return [item.spec.name for item in self.items if isinstance(item, Match)]
+        """Their names."""
+        return [match.spec.name for match in self.matches]
 
     def tensors(
         self, compute: Callable[[Match], TensorPlan], request: Request
@@ -173,7 +179,8 @@ class Matching:
         odd = next(slot for slot in slots if slot.spec.shape != spec.shape)
         rows_only = len({shape[1:] for shape in shapes}) == 1 and all(shapes)
         if not (rows_only and matches(spec.name, VOCABULARY)):
-            raise self._differs("shapes do not match", slots, odd, lambda s: list(s.shape))
+            remedy = self._transposed(slots, odd)
+            raise self._differs("shapes do not match", slots, odd, lambda s: list(s.shape), remedy)
         roles = {self.inputs[slot.source].role: slot for slot in slots}
         allowed = {"error", "common", *roles}
         if self.policy.vocab not in allowed:
@@ -198,6 +205,19 @@ class Matching:
         per_row = prod(shape[1:])
         match = Match(TensorSpec(spec.name, spec.dtype, shape), slots, common * per_row, tail)
         self.joined.items.append(match)
+
+    def _transposed(self, slots: Sequence[Slot], odd: Slot) -> str | None:
+        """The command that turns fused experts round, if that is all that is odd about them."""
+        primary = next((s for s in slots if s.source == self.policy.primary), slots[0])
+        ours, theirs = (
+            layout_of(slot.spec.name, self.inputs[slot.source].header) for slot in (primary, odd)
+        )
+        if ours is None or theirs is None or ours == theirs:
+            return None
+        return (
+            f"weightsmith experts {self.inputs[odd.source].label} --to separate | "
+            f"weightsmith experts --to fused --layout {ours} | ..."
+        )
 
     def _differs(
         self, what: str, slots: Sequence[Slot], odd: Slot, of: Any, remedy: str | None = None

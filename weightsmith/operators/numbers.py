@@ -47,8 +47,8 @@ def count(text: str) -> int:
     return int(text)
 
 
-def float32(number: Decimal) -> float:
-    """The nearest float32, ties to even, rounded once from the decimal.
+def float32(number: Decimal | Fraction) -> float:
+    """The nearest float32, ties to even, rounded once from the exact number.
 
     Going through float64 would round twice, so its neighbours are candidates too.
 

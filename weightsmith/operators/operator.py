@@ -7,7 +7,7 @@ A new operator is a frozen dataclass in a file of this package, decorated with
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,7 +41,8 @@ class Input:
         help: one line.
         stdin: whether it defaults to a stream on standard input.
         many: whether it takes all remaining arguments.
-        flag: such as "--stats": an option names it, and it may be left out. Last of all inputs.
+        flag: such as "--stats": an option names it, and it may be left out. Last of all inputs
+            but those that `Operator.further` adds.
     """
 
     role: str
@@ -62,14 +63,16 @@ class Option:
         convert: reads one value from text, raising ValueError; None for a switch.
         choices: the allowed values, if they are few.
         per_tensor: whether it takes a default and patterns (`PATTERN=VALUE`).
+        repeated: whether it may be given again; the field is a tuple of values in their order.
     """
 
     flag: str
     help: str
     metavar: str
-    convert: Callable[[str], Any] | None
+    convert: Callable[[Any], Any] | None
     choices: tuple[str, ...] = ()
     per_tensor: bool = False
+    repeated: bool = False
 
 
 def option(
@@ -78,13 +81,15 @@ def option(
     *,
     default: Any,
     metavar: str = "VALUE",
-    convert: Callable[[str], Any] = str,
+    convert: Callable[[Any], Any] = str,
     choices: tuple[str, ...] = (),
     per_tensor: bool = False,
+    repeated: bool = False,
 ) -> Any:
     """Declare a field of an operator as an option of its command."""
     switch = isinstance(default, bool)
-    described = Option(flag, help, metavar, None if switch else convert, choices, per_tensor)
+    reads = None if switch else convert
+    described = Option(flag, help, metavar, reads, choices, per_tensor, repeated)
     return field(default=default, metadata={OPTION: described})
 
 
@@ -103,6 +108,8 @@ class InputView:
         tokenizer: its tokenizer, if it is known.
         identity: what tells its data from any other on this machine; None for a stream.
         identify: computes the fingerprint that another scheme gives ("sampled", "full", ...).
+        many: whether it is one of any number of inputs of its role.
+        adapter: the configuration of a low-rank adapter, if it is one.
     """
 
     role: str
@@ -115,18 +122,26 @@ class InputView:
     tokenizer: Tokenizer | None = None
     identity: object = None
     identify: Callable[[str], str] = lambda scheme: f"{scheme}:unknown"
+    many: bool = False
+    adapter: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor of one input: the input's index and the tensor there.
+    """A tensor of one input, or a run of its elements.
 
-    `whole` asks for all of it with every unit, such as a vector that each row needs.
+    Attributes:
+        source: the input.
+        spec: the tensor, or the part of it that stands for a tensor of this shape.
+        whole: asks for all of it with every unit, such as a vector that each row needs.
+        start: which element of the input's tensor the part begins with. Negative where the part
+            belongs to a later segment of the output, whose elements count from the output's first.
     """
 
     source: int
     spec: TensorSpec
     whole: bool = False
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,9 +194,10 @@ class Draft:
         metadata: entries to add to the output's `__metadata__`.
         warnings: what the user should know.
         lineage: nodes that stand for inputs in the provenance, by role, where the operator
-            knows better than the input itself.
+            knows better than the input itself; a list for a role of any number of inputs.
         transparent: nothing is changed, so the header and the provenance stay as they are.
         summary: lines for the end report that are known before any data.
+        primary: the input that gives sharding and sidecar files, if not the operator's own.
     """
 
     tensors: tuple[TensorPlan, ...]
@@ -192,6 +208,7 @@ class Draft:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     transparent: bool = False
     summary: tuple[str, ...] = ()
+    primary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +280,19 @@ class Operator:
             )
         )
 
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether an input that defaults to standard input is there at all if left out."""
+        return True
+
+    def further(self) -> tuple[tuple[Input, str], ...]:
+        """Inputs that the options name, with their addresses; they come after all others."""
+        return ()
+
+    def renamed(self, inputs: Sequence[InputView]) -> Sequence[Mapping[str, str]]:
+        """New names of tensors by their old ones, for each input; `plan` knows only the new."""
+        return [{}] * len(inputs)
+
     def function(self) -> Function:
         """Import what the arithmetic needs and return the function on one work unit.
 
@@ -277,9 +307,9 @@ class Operator:
     def record(self) -> dict[str, Any]:
         """The parameters for provenance, in one normal form."""
         return {
-            name: value.record() if isinstance(value, Values) else value
+            name: _recorded(value)
             for name, value in self._parameters()
-            if not isinstance(value, bool) or value
+            if not isinstance(value, bool | tuple) or value
         }
 
     def _parameters(self) -> list[tuple[str, Any]]:
@@ -293,12 +323,21 @@ class Operator:
                 object.__setattr__(self, item.name, _convert(described, given))
 
 
+def _recorded(value: Any) -> Any:
+    if isinstance(value, Values):
+        return value.record()
+    return [str(each) for each in value] if isinstance(value, tuple) else value
+
+
 def _convert(described: Option, given: Any) -> Any:
     assert described.convert is not None
     if isinstance(given, Values) or given is None:
         return given
     if described.per_tensor:
         return Values.parse(given, described.flag, described.convert)
+    if described.repeated:
+        texts = [given] if isinstance(given, str) else given
+        return tuple(_convert(replace(described, repeated=False), text) for text in texts)
     try:
         value = described.convert(str(given))
     except ValueError as error:

@@ -10,6 +10,7 @@ from weightsmith.errors import UsageError
 from weightsmith.families import layer_of, matches
 from weightsmith.header import TensorSpec
 from weightsmith.operators.configuration import quantization_of
+from weightsmith.operators.float8 import refuse_float8
 from weightsmith.operators.operator import InputView
 from weightsmith.operators.roles import Role, role_of
 from weightsmith.selection import Selection, Values, require_match
@@ -50,6 +51,7 @@ class Placement:
         Raises:
             UsageError: nothing goes onto devices, or something that cannot.
         """
+        refuse_float8(view.label, view.header, Selection())
         quantization = quantization_of(view)
         packed = quantization.tensors if quantization else {}
         specs = tuple(

@@ -1,9 +1,12 @@
 """The policies of operators with several inputs, as options of their commands."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weightsmith.operators.operator import Operator, option
+from weightsmith.operators.blending import numbered
+from weightsmith.operators.operator import InputView, Operator, option
+from weightsmith.renaming import Rule, renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,22 @@ class JoiningOperator(Operator):
         choices=("error", "ignore"),
         metavar="error|ignore",
     )
+
+    rename: tuple[Rule, ...] = option(
+        "--rename",
+        "change names before they are compared: all inputs but the primary's, or those of ROLE",
+        default=(),
+        convert=Rule.parse,
+        metavar="[ROLE:]s/REGEX/NEW/",
+        repeated=True,
+    )
+
+    def renamed(self, inputs: Sequence[InputView]) -> Sequence[Mapping[str, str]]:
+        """See Operator."""
+        roles = [view.role for view in numbered(inputs)]
+        others = [role for index, role in enumerate(roles) if index != self.primary]
+        headers = [view.header for view in inputs]
+        return renamed(self.rename, list(zip(roles, headers, strict=True)), others)
 
     def record(self) -> dict[str, Any]:
         """Policies count only where they were used, so that defaults leave no trace."""

@@ -21,13 +21,30 @@ CONFIG_PATCH = "weightsmith.config_patch"
 SIDECARS = "weightsmith.sidecars"
 # The key of config.json that says how weights are packed.
 QUANTIZATION = "quantization_config"
+OLD_QUANTIZATION = "compression_config"  # of compressed-tensors before its version 0.5
 # What only the next command of a pipe needs to know.
 TRANSIENT = (SIDECARS,)
 _MAX_DEPTH = 50
+
+
+def _is_list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(type(item) is kind for item in value)
+
+
 _PATCHES: dict[str, Callable[[Any], bool]] = {
     "dtype": lambda value: value in [dtype.torch_name for dtype in DTYPES.values()],
     "tie_word_embeddings": lambda value: isinstance(value, bool),
     "vocab_size": lambda value: type(value) is int and value >= 0,
+    OLD_QUANTIZATION: lambda value: value is None,
+    **dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "first_k_dense_replace"),
+        lambda value: type(value) is int and value >= 0,
+    ),
+    **dict.fromkeys(("layer_types", "layers_block_type", "mlp_layer_types"), _is_list_of(str)),
+    **dict.fromkeys(
+        ("no_rope_layers", "mlp_only_layers", "moe_layers", "cross_attention_layers"),
+        _is_list_of(int),
+    ),
     QUANTIZATION: lambda value: value is None or _is_ours(value),
 }
 

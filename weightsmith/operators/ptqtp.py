@@ -14,6 +14,7 @@ from weightsmith.errors import Mismatch, UsageError
 from weightsmith.header import TensorSpec
 from weightsmith.operators.configuration import config_of, quantization_of
 from weightsmith.operators.delta import refuse_delta
+from weightsmith.operators.float8 import refuse_float8
 from weightsmith.operators.inventory import (
     dense_linears,
     reason_to_keep,
@@ -37,7 +38,7 @@ from weightsmith.operators.operator import (
 from weightsmith.operators.provenance import QUANTIZATION
 from weightsmith.operators.registry import register
 from weightsmith.operators.roles import Role, require_input_last, role_of
-from weightsmith.selection import Values
+from weightsmith.selection import Selection, Values
 from weightsmith.tritplanes import int4
 from weightsmith.tritplanes.encoding import (
     MOST_IN_GROUP,
@@ -123,7 +124,8 @@ class Ptqtp(Operator):
         Input("stats", "What `weightsmith calibrate` wrote for MODEL", flag="--stats"),
     )
     granularity: ClassVar[Granularity] = Granularity.ROW
-    uses: ClassVar[frozenset[str]] = frozenset({"spool"})  # int4 reads a weight for each part of it
+    # int4 reads a weight for each part of it
+    uses: ClassVar[frozenset[str]] = frozenset({"device", "spool"})
     examples: ClassVar[str] = """
     weightsmith ptqtp model/ --bits 2x1.58 -o packed/
     weightsmith rotate model/ --seed 0 -o rotated/
@@ -218,6 +220,7 @@ class Ptqtp(Operator):
         refuse_delta(model, "graft it on a base first")
         self._check()
         request.selection.check([spec.name for spec in model.header.tensors])
+        refuse_float8(model.label, model.header, Selection())
         hessians = _hessians(inputs, force=request.force)
         earlier = quantization_of(model)
         if earlier and (self.format != "packed" or not self._continues(earlier)):

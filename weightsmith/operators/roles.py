@@ -78,5 +78,5 @@ def require_input_last(spec: TensorSpec, config: Mapping[str, Any], label: str) 
             tensor=spec.name,
             expected="one of the families " + ", ".join(sorted(EXPERTS_OUT_IN)),
             got=family or "no model_type",
-            remedy="--exclude the tensor",
+            remedy="weightsmith experts --to separate first, or --exclude the tensor",
         )

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weightsmith.errors import UsageError, WeightsmithError
-from weightsmith.families import VOCABULARY, matches
+from weightsmith.families import FUSED_EXPERTS, VOCABULARY, matches
 from weightsmith.operators.delta import refuse_delta
 from weightsmith.operators.join import JoiningOperator, Match, join
 from weightsmith.operators.numbers import decimal, natural
@@ -124,7 +124,17 @@ class Timber(JoiningOperator):
             rule = (float(gammas[name]), ranks.get(name), energies.get(name))
             return match.plan(spec, match.slots, rule)
 
-        return Draft(joined.tensors(refine, request), joined.skipped, joined.config_patch)
+        fused = [name for name in gammas if gammas[name] != 1 and matches(name, FUSED_EXPERTS)]
+        warning = (
+            f"{len(fused)} tensors hold several experts, and each is taken for one matrix; "
+            "weightsmith experts --to separate first gives every expert its own"
+        )
+        return Draft(
+            joined.tensors(refine, request),
+            joined.skipped,
+            joined.config_patch,
+            warnings=(warning,) if fused else (),
+        )
 
     def _refines(self, item: Match | TensorPlan) -> bool:
         return (
@@ -138,8 +148,8 @@ class Timber(JoiningOperator):
         """See Operator."""
         import torch
 
-        from weightsmith.matrices import Difference, StoredMatrix
-        from weightsmith.spectral import NotFinite, damp_tail
+        from weightsmith.matrices import StoredMatrix, difference
+        from weightsmith.spectral import NotFinite, add_damped
 
         def refine(unit: Any) -> int:
             base, instruct, out = (
@@ -148,7 +158,7 @@ class Timber(JoiningOperator):
             )
             gamma, k, energy = unit.parameters
             # As the paper's script: the difference in float32, everything that decides in float64.
-            delta = Difference(instruct, base, torch.device(unit.device))
+            delta = difference(instruct, base, torch.device(unit.device))
             try:
                 spectrum = _spectrum(unit, delta)
             except NotFinite:
@@ -159,9 +169,10 @@ class Timber(JoiningOperator):
                 ) from None
             kept = _directions(spectrum.values, k, energy)
             overflows = 0
-            for cut, damped in damp_tail(delta, spectrum, kept, gamma):
-                refined = damped.cpu().add_(base.float32(cut))
-                overflows += out.store(cut, refined.float())
+            # A bfloat16 result hides what float32 loses in the product with the projector.
+            exact = out.dtype != "BF16"
+            for cut, values in add_damped(delta.right, delta, spectrum, kept, gamma, exact=exact):
+                overflows += out.store(cut, values.cpu())
             return overflows
 
         return refine

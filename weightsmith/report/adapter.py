@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from weightsmith.checkpoint.adapter import CONFIG, WEIGHTS
 from weightsmith.families import EMBEDDINGS, HEADS, POSITIONS, matches
 from weightsmith.header import TensorSpec
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+__all__ = ["CONFIG", "README", "WEIGHTS", "adapter_config", "card", "keys", "module_of", "unfit"]
+
 README = "README.md"
 _SUFFIX = ".weight"
 # Rank patterns are regular expressions to PEFT; other characters would mean something else there.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weightsmith.checkpoint.remote import read_all_ahead
 from weightsmith.checkpoint.source import Source
 from weightsmith.errors import Mismatch
 from weightsmith.report.blocks import Reader, cut
@@ -109,6 +110,8 @@ def compare(
         Mismatch: every pair has NaN or infinite elements.
     """
     left, right = Reader(a), Reader(b)
+    read_all_ahead(a, (pair.a for pair in pairing.pairs))
+    read_all_ahead(b, (pair.b for pair in pairing.pairs))
     tensors: list[Compared] = []
     apart = dict(pairing.apart)
     for pair in pairing.pairs:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from weightsmith.checkpoint.layout import single_file
+from weightsmith.checkpoint.remote import read_all_ahead
 from weightsmith.checkpoint.sink import FileSink
 from weightsmith.checkpoint.source import Source
 from weightsmith.errors import Mismatch, WeightsmithError
@@ -80,6 +81,8 @@ def extract(
         UsageError: the target exists.
         WeightsmithError: an element is NaN or infinite, or too large for the dtype.
     """
+    read_all_ahead(base, (pair.a for pair in pairing.pairs))
+    read_all_ahead(tuned, (pair.b for pair in pairing.pairs))
     done = Extraction(missed={name: (reason, None) for name, reason in pairing.apart.items()})
 
     def furnish(tree: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
+from weightsmith.checkpoint.remote import read_all_ahead
 from weightsmith.checkpoint.source import Source
 from weightsmith.dtypes import is_arithmetic
 from weightsmith.header import TensorSpec
@@ -29,6 +30,7 @@ def statistics(
     """
     reader = Reader(source)
     found = {}
+    read_all_ahead(source, (s for s in source.header.tensors if is_arithmetic(s.dtype)))
     for spec in source.header.tensors:
         if is_arithmetic(spec.dtype):
             found[spec.name] = _matrix(reader, spec) if spectrum else _blocks(reader, spec)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from weightsmith.kernels import trit_fit
+from weightsmith.staging import to_device
 from weightsmith.tritplanes.encoding import TritEncoding
 from weightsmith.tritplanes.fit import Fit, fit_scales
 from weightsmith.tritplanes.rows import Planes, expand
@@ -34,20 +35,20 @@ def damped(hessian: NDArray[np.float32], damping: float) -> NDArray[np.float32]:
     return raised
 
 
-def inverse_factor(hessian: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The upper triangular U with H^-1 = U^T U, [in, in], worked out in float64.
+def inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
+    """The upper triangular U with H^-1 = U^T U, float32 [in, in], worked out in float64.
 
     Raises:
         ArithmeticError: H is not positive definite.
     """
-    lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(hessian).double())
+    lower, failed = torch.linalg.cholesky_ex(hessian.double())
     if failed:
         raise ArithmeticError
     inverse = torch.cholesky_inverse(lower)
     upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
     if failed:
         raise ArithmeticError
-    factor: NDArray[np.float32] = upper.float().numpy()
+    factor: torch.Tensor = upper.float()
     return factor
 
 
@@ -56,6 +57,7 @@ def feedback(
     hessian: NDArray[np.float32],
     encoding: TritEncoding,
     starts: int | None = None,
+    device: str = "cpu",
 ) -> Fit:
     """Fit a whole matrix with error feedback.
 
@@ -64,6 +66,8 @@ def feedback(
         hessian: damped, [in, in].
         encoding: planes, group and ratios.
         starts: see `fit.search`.
+        device: where the factor is found and the products are taken; columns are quantised on the
+            CPU.
 
     Returns:
         Planes of the weights; error and norm are those of the layer's output: the sums over rows of
@@ -75,28 +79,31 @@ def feedback(
     """
     rows, columns = weights.shape
     order = np.argsort(-np.diagonal(hessian), kind="stable")
-    factor = inverse_factor(np.ascontiguousarray(hessian[np.ix_(order, order)]))
+    there = torch.device(device)
+    moments = to_device(hessian, there)
+    turned = torch.from_numpy(order).to(there)
+    factor = inverse_factor(moments[turned][:, turned])
     importance = np.empty(columns, np.float32)
-    importance[order] = np.diagonal(factor) ** -2
+    importance[order] = factor.diagonal().cpu().numpy() ** -2
     scales, choice, iterations = fit_scales(weights, encoding, importance, starts)
     group_of = (order // encoding.group).astype(np.int32)
-    left = torch.from_numpy(np.ascontiguousarray(weights[:, order]))
+    left = to_device(weights, there)[:, turned]
     trits = np.empty((rows, encoding.planes, columns), np.int8)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        block = np.ascontiguousarray(left[:, start:stop].numpy())
+        block = np.ascontiguousarray(left[:, start:stop].cpu().numpy())
         taken = np.empty((rows, encoding.planes, stop - start), np.int8)
         lost = np.empty_like(block)
-        within = np.ascontiguousarray(factor[start:stop, start:stop])
+        within = np.ascontiguousarray(factor[start:stop, start:stop].cpu().numpy())
         trit_fit.feedback(taken, lost, block, within, scales, group_of[start:stop].copy())
         trits[:, :, order[start:stop]] = taken
-        left[:, stop:] -= torch.from_numpy(lost) @ torch.from_numpy(factor[start:stop, stop:])
+        left[:, stop:] -= to_device(lost, there) @ factor[start:stop, stop:]
     planes = Planes(trits, scales, choice)
-    error = output_error(expand(encoding, planes) - weights, hessian)
-    return Fit(planes, error, output_error(weights, hessian), iterations)
+    error = output_error(expand(encoding, planes) - weights, moments)
+    return Fit(planes, error, output_error(weights, moments), iterations)
 
 
-def output_error(off: NDArray[np.float32], hessian: NDArray[np.float32]) -> float:
-    """The sum over rows of d H d^T."""
-    difference = torch.from_numpy(off)
-    return float((difference @ torch.from_numpy(hessian) * difference).sum(dtype=torch.float64))
+def output_error(off: NDArray[np.float32], hessian: torch.Tensor) -> float:
+    """The sum over rows of d H d^T, where H is."""
+    difference = to_device(off, hessian.device)
+    return float((difference @ hessian * difference).sum(dtype=torch.float64))

@@ -88,7 +88,7 @@ def _fit(unit: Unit, weights: NDArray[np.float32]) -> Fit:
     if job.stats == "diag":
         return search(weights, encoding, np.diagonal(hessian).copy(), job.starts)
     try:
-        return calibrated.feedback(weights, hessian, encoding, job.starts)
+        return calibrated.feedback(weights, hessian, encoding, job.starts, unit.device)
     except ArithmeticError:
         raise WeightsmithError(
             "the statistics of this tensor are not positive definite",

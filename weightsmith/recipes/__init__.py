@@ -1,0 +1,1 @@
+"""Recipe files: what they ask for, as an operator and the addresses of its inputs."""
