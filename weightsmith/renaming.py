@@ -118,7 +118,7 @@ def _example(inputs: Sequence[tuple[str, Header]], affected: Collection[str]) ->
 def _refuse_collisions(names: Mapping[str, str]) -> None:
     owner: dict[str, str] = {}
     for old, new in names.items():
-        if not new:
+        if not new and old:
             raise Mismatch("--rename leaves no name", tensor=old)
         if new in owner:
             raise Mismatch(

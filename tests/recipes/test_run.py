@@ -136,7 +136,7 @@ def test_layer_ranges(made: dict[str, Tensors], ranges: Any, text: str) -> None:
         (b"a: [", 3, "not valid YAML"),
         (b"- 1", 2, "a recipe is a YAML mapping"),
         (b"a: 1\n---\nb: 2\n", 3, "not valid YAML"),
-        (b"steps: 1", 2, "not a recipe of a known kind"),
+        (b"stages: 1", 2, "not a recipe of a known kind"),
         (b"!!python/object/apply:os.getcwd []", 3, "not valid YAML"),
     ],
 )
