@@ -222,6 +222,12 @@ def test_killed_at_20_random_moments(large: Path, here: Path) -> None:
     assert not [name for name in names(here) if name.endswith(".weightsmith")]
 
 
+def written(directory: Path) -> float:
+    """The share of the files' length that has been written: they have it from the beginning."""
+    found = [path.stat() for path in directory.rglob("*.safetensors")]
+    return sum(512 * each.st_blocks for each in found) / max(1, sum(e.st_size for e in found))
+
+
 def interrupted(large: Path, target: str) -> None:
     """Leave an interrupted run of `target` behind, with some tensors done."""
     journal = Path(f".{target}.weightsmith/journal.jsonl")
@@ -230,14 +236,15 @@ def interrupted(large: Path, target: str) -> None:
     ) as process:
         while not journal.exists():
             time.sleep(0.001)
-        # The journal is written four times a second, by the clock: the run gets on by a few
-        # milliseconds at a time until it has an entry, so that it cannot end before.
-        while journal.read_text().count("\n") < 2:
-            process.send_signal(signal.SIGSTOP)
-            time.sleep(0.3)
+        # It gets on by a few milliseconds at a time, so that it is stopped half-way at any speed.
+        process.send_signal(signal.SIGSTOP)
+        while written(journal.parent) < 0.4:
             process.send_signal(signal.SIGCONT)
-            time.sleep(0.005)
+            time.sleep(0.002)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         assert process.wait(30) == 130
     assert not Path(target).exists()
 
