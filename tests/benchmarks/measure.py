@@ -5,6 +5,7 @@ started it.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ class Measurement:
     Attributes:
         wall: seconds from the start of the first process to the end of the last.
         cpu: user and system seconds of all processes.
-        anonymous: peak of the sum of RssAnon over the processes, in bytes.
+        anonymous: peak of the sum of RssAnon and RssShmem over the processes, in bytes.
         resident: sum of the processes' peak resident sets, in bytes; counts mapped files.
         elsewhere: processors that others (and the kernel's own threads) kept busy meanwhile.
     """
@@ -206,8 +207,8 @@ def _anonymous(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    _, _, rest = status.partition("RssAnon:")
-    return int(rest.split(maxsplit=1)[0]) * 1024 if rest else 0
+    # Buffers that a process has mapped without a file count as shared memory.
+    return 1024 * sum(int(kb) for kb in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+) kB", status))
 
 
 def _busy_seconds() -> float:

@@ -16,7 +16,10 @@ MB = 1 << 20
 
 
 def peak_anonymous(*arguments: object) -> int:
-    """Bytes of RssAnon, sampled every 5 ms; the command must succeed."""
+    """Bytes of memory without a file, sampled every 5 ms; the command must succeed.
+
+    That is RssAnon, and RssShmem for the buffers that the engine maps.
+    """
     peak = 0
     command = [str(BIN / "weightsmith"), *map(str, arguments)]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
@@ -25,8 +28,8 @@ def peak_anonymous(*arguments: object) -> int:
                 status = Path(f"/proc/{process.pid}/status").read_text()
             except OSError:
                 break
-            if found := re.search(r"RssAnon:\s+(\d+) kB", status):
-                peak = max(peak, int(found[1]) * 1024)
+            found = re.findall(r"Rss(?:Anon|Shmem):\s+(\d+) kB", status)
+            peak = max(peak, sum(map(int, found)) * 1024)
             time.sleep(0.005)
         assert process.wait() == 0, process.stderr.read()
     return peak
