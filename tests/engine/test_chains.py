@@ -364,6 +364,8 @@ def test_a_recipe_of_steps_is_the_chain(
         ("steps: []", [], "a list of steps"),
         ("steps: [cat base]\nmerge_method: linear", [], "and nothing else"),
         ("steps: [{name: a}]", [], "has a name and a command to run"),
+        ("steps: [{name: 1, run: cat base}]", [], "has a name and a command to run"),
+        ("steps: ['cat \"base']", [], "No closing quotation"),
         ("steps: [cat base, verify -]", [], "verify cannot be linked"),
         ("steps: [cat base -o x]", [], "link 1 (cat): --output is for the whole chain"),
         ("steps: [cat base]", ["--dtype", "fp16"], "--dtype is for the steps"),

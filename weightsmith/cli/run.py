@@ -14,7 +14,7 @@ import typer
 from weightsmith.cli.command import option_parameter
 from weightsmith.cli.options import FIRST_ONLY, LAST_ONLY, run_parameters, settings_from
 from weightsmith.cli.screen import Screen
-from weightsmith.errors import InvalidFile, UsageError, WeightsmithError
+from weightsmith.errors import InvalidFile, UsageError, WeightsmithError, printable
 from weightsmith.operators.operator import OPTION
 from weightsmith.operators.policies import JoiningOperator
 
@@ -85,13 +85,17 @@ def _run_steps(document: Mapping[str, Any], given: dict[str, Any]) -> None:
 
 def _step(each: object) -> tuple[list[str], str | None]:
     """The words of a step's command, and its name."""
-    if isinstance(each, str):
-        return shlex.split(each), None
+    name, command = None, each
     if isinstance(each, dict) and each.keys() == {"name", "run"}:
         name, command = each["name"], each["run"]
-        if isinstance(name, str) and isinstance(command, str):
-            return shlex.split(command), name
-    raise UsageError("a step is a command, or has a name and a command to run", got=each)
+    if not isinstance(command, str) or not isinstance(name, str | None):
+        raise UsageError(
+            "a step is a command, or has a name and a command to run", got=printable(repr(each))
+        )
+    try:
+        return shlex.split(command), name
+    except ValueError as error:
+        raise UsageError(f"a step cannot be read: {error}", got=printable(command)) from None
 
 
 def read_document(path: str) -> Mapping[str, Any]:
