@@ -14,6 +14,9 @@ inline bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+// What the variants are compiled for: no more than the two functions ask the CPU for.
+#define WS_WITH_AVX2 __attribute__((target("avx2")))
+#define WS_WITH_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 #endif
 
 // A Variant has a `name`; they are given best last.

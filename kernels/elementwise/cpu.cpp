@@ -190,8 +190,8 @@ struct Isa {
 
 WS_TARGET(baseline, )
 #if defined(__x86_64__)
-WS_TARGET(avx2, __attribute__((target("avx2"))))
-WS_TARGET(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+WS_TARGET(avx2, WS_WITH_AVX2)
+WS_TARGET(avx512, WS_WITH_AVX512)
 #endif
 
 std::vector<Isa> available() {

@@ -74,8 +74,8 @@ struct Isa {
 
 WS_TARGET(baseline, 1, )
 #if defined(__x86_64__)
-WS_TARGET(avx2, 1, __attribute__((target("avx2"))))
-WS_TARGET(avx512, 2, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+WS_TARGET(avx2, 1, WS_WITH_AVX2)
+WS_TARGET(avx512, 2, WS_WITH_AVX512)
 #endif
 
 std::vector<Isa> available() {
