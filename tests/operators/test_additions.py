@@ -126,7 +126,7 @@ def test_by_the_python_function(trio: Trio, more: Path, here: Path) -> None:
     assert read(Path("py.safetensors")) == found
 
 
-def test_resumed_and_cut_anyhow_it_is_the_same(trio: Trio, more: Path, here: Path) -> None:
+def test_cut_anyhow_it_is_the_same(trio: Trio, more: Path, here: Path) -> None:
     arguments = (trio.base, trio.instruct, "--add", f"{trio.tuned}=0.3", "--add", f"{more}=-0.7")
     assert add(*arguments) == add(*arguments, "--memory", "100KB", "--jobs", 2)
 
