@@ -3,12 +3,16 @@
     python examples/reproduce/smollm2.py build/smollm2
 
 The partners are those of examples/trio/partners.py, trained once each: seeds are of sampling only.
-What is there already is not measured again.
+As many processes of one thread each measure as there are processors. What is there already is not
+measured again.
 """
 
 import argparse
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -23,13 +27,14 @@ import weightsmith
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "trio"))
 
-from partners import PARTNERS, make
+from partners import PARTNERS, train
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "demo"))
 
 from evaluate import load, prompt
 from skills import held_out
 
+RESULTS = "smollm2.jsonl"
 THOUGHT = "</think>"
 SAMPLES = 8
 PROBLEMS = 45
@@ -38,6 +43,11 @@ LAMBDAS = ("0", "0.2", "0.4", "0.5", "0.6", "0.8", "1")
 GAMMAS = ("0", "0.2", "0.5", "1")
 PAPER = Decoding(temperature=0.6, top_p=0.95, limit=60)
 SKILLS = ("arithmetic", "words")
+
+
+def partners(work: Path) -> dict[str, Path]:
+    """The directories of base and its partners."""
+    return {name: work / name for name in ("base", *PARTNERS)}
 
 
 def points(models: dict[str, Path]) -> Iterator[tuple[Line, Callable[..., Any], tuple[str, ...]]]:
@@ -74,19 +84,35 @@ def score(model: Any, tokenizer: Any, skill: str, seed: int) -> Line:
     }
 
 
-def table(results: Results) -> Iterator[str]:
+def measure(work: Path, number: int) -> None:
+    """Measure one point, by its place among all, for every skill and seed that is missing."""
+    torch.set_num_threads(1)  # the products of single tokens gain nothing from more
+    point, build, skills = list(points(partners(work)))[number]
+    results = Results(work / RESULTS)
+    asked = [point | {"skill": skill, "seed": seed} for skill in skills for seed in SEEDS]
+    if all(results.where(**each) for each in asked):
+        return
+    with build() as directory:
+        model, tokenizer = load(directory)
+        for each in asked:
+            results.find(each, partial(score, model, tokenizer, each["skill"], each["seed"]))
+
+
+def table(work: Path) -> Iterator[str]:
     """Markdown: mean and standard deviation over sampling seeds."""
+    results = Results(work / RESULTS)
     yield f"| model | skill | Mean@{SAMPLES} | Pass@{SAMPLES} | thoughts | tokens |"
     yield "|---|---|---|---|---|---|"
-    for line in results.where(seed=SEEDS[0]):
-        key = next(key for key in ("model", "graft", "lambda", "gamma") if key in line)
-        lines = results.where(**{key: line[key], "skill": line["skill"]})
-        cells = [
-            spread(lines, lambda each, of=of: each[of], digits)
-            for of, digits in (("mean", 3), ("pass", 3), ("thinking", 2), ("tokens", 1))
-        ]
-        name = line[key] if key == "model" else f"{key} {line[key]}"
-        yield f"| {name} | {line['skill']} | {' | '.join(cells)} |"
+    for point, _, skills in points(partners(work)):
+        ((key, value),) = point.items()
+        for skill in skills:
+            lines = results.where(**point, skill=skill)
+            cells = [
+                spread(lines, lambda each, of=of: each[of], digits)
+                for of, digits in (("mean", 3), ("pass", 3), ("thinking", 2), ("tokens", 1))
+            ]
+            name = value if key == "model" else f"{key} {value}"
+            yield f"| {name} | {skill} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -94,19 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", type=Path, help="models and results go there")
     work = parser.parse_args().work
-    torch.set_num_threads(1)  # the products of single tokens gain nothing from more
-    models = {name: make(work, name) for name in PARTNERS} | {"base": work / "base"}
-    results = Results(work / "smollm2.jsonl")
-    for point, build, skills in points(models):
-        asked = [point | {"skill": skill, "seed": seed} for skill in skills for seed in SEEDS]
-        if all(results.where(**each) for each in asked):
-            continue
-        with build() as directory:
-            model, tokenizer = load(directory)
-            for each in asked:
-                measure = partial(score, model, tokenizer, each["skill"], each["seed"])
-                results.find(each, measure)
-    print(*table(results), sep="\n")
+    train(work, [*PARTNERS])
+    numbers = range(len(list(points(partners(work)))))
+    # Threads that torch has started do not live on in a fork.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), fresh) as pool:
+        list(pool.map(partial(measure, work), numbers))
+    print(*table(work), sep="\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -136,7 +136,7 @@ def keep(path: Path, step: int, model: Any, optimizer: Any) -> None:
 
 
 def main() -> None:
-    """Train what is missing: one model here, several in processes of their own."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("root", type=Path, help="models go to ROOT/NAME")
     known = f"of {', '.join(PARTNERS)}; default: all"
@@ -145,15 +145,20 @@ def main() -> None:
     names = options.names or [*PARTNERS]
     if unknown := set(names) - PARTNERS.keys():
         parser.error(f"no such partner: {min(unknown)}")
-    fetch(options.root / "base")
+    train(options.root, names)
+
+
+def train(root: Path, names: Sequence[str]) -> None:
+    """Train what is missing: one model here, several in processes of their own."""
+    fetch(root / "base")
     if len(names) == 1:
         torch.set_num_threads(1)
-        print(make(options.root, names[0]))
+        print(make(root, names[0]))
         return
 
     def apart(name: str) -> None:
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, __file__, options.root, name], check=True, env=one_thread)
+        subprocess.run([sys.executable, __file__, root, name], check=True, env=one_thread)
 
     with ThreadPoolExecutor(min(2, len(os.sched_getaffinity(0)))) as pool:
         list(pool.map(apart, names))
