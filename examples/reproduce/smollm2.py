@@ -11,7 +11,7 @@ import argparse
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from experiment import SEEDS, Line, Results, made, spread
 from passk import mean_pass_at_k
+from plotting import curve, panels
 from sampling import Decoding, sample
 
 import weightsmith
@@ -41,6 +42,7 @@ PROBLEMS = 45
 SCALES = ("0.5", "1", "1.5")
 LAMBDAS = ("0", "0.2", "0.4", "0.5", "0.6", "0.8", "1")
 GAMMAS = ("0", "0.2", "0.5", "1")
+MEASURES = {"mean": f"Mean@{SAMPLES}", "pass": f"Pass@{SAMPLES}", "thinking": "with thoughts"}
 PAPER = Decoding(temperature=0.6, top_p=0.95, limit=60)
 SKILLS = ("arithmetic", "words")
 
@@ -115,6 +117,38 @@ def table(work: Path) -> Iterator[str]:
             yield f"| {name} | {skill} | {' | '.join(cells)} |"
 
 
+def draw(results: Results, target: Path) -> None:
+    """Right answers over the scale of the graft, over lambda, and over gamma."""
+    untouched = [line | {"graft": 0} for line in results.where(model="instruct")]
+    title = "SmolLM2-135M and its partners: mean and range over three seeds of sampling"
+    with panels(target, 3, title, share=True) as (grafts, blends, refined):
+        for skill, label in (("words", "words, the new skill"), ("arithmetic", "arithmetic")):
+            lines = [
+                line
+                for line in [*untouched, *results.lines]
+                if "graft" in line and line["skill"] == skill
+            ]
+            over(grafts, lines, "graft", "mean", f"{label}, Mean@{SAMPLES}")
+        for of, label in MEASURES.items():
+            over(blends, [line for line in results.lines if "lambda" in line], "lambda", of, label)
+            if of != "thinking":
+                lines = [line for line in results.lines if "gamma" in line]
+                over(refined, lines, "gamma", of, label)
+        grafts.set(
+            xlabel="scale of tuned - base, on instruct", ylabel="share of answers", ylim=(0, 1.02)
+        )
+        blends.set(xlabel="lambda: 0 is instruct, 1 is thinking", title="interpolate")
+        refined.set(xlabel="gamma: 1 is instruct", title="timber")
+        grafts.set_title("graft")
+        for axes in (grafts, blends, refined):
+            axes.legend(loc="best")
+
+
+def over(axes: Any, lines: Sequence[Line], x: str, y: str, label: str) -> None:
+    """One curve: a measure over a parameter, which the lines hold as text."""
+    curve(axes, lines, lambda line: float(line[x]), lambda line: line[y], label=label)
+
+
 def main() -> None:
     """Train what is missing, measure what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -126,6 +160,8 @@ def main() -> None:
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), fresh) as pool:
         list(pool.map(partial(measure, work), numbers))
+    for kind in ("png", "svg"):
+        draw(Results(work / RESULTS), work / f"smollm2.{kind}")
     print(*table(work), sep="\n")
 
 
