@@ -57,8 +57,13 @@ _LINK = re.compile(r"\]\(([^()\s]+)\)")
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """(language, text) of the blocks of a page that are meant to run."""
-    found = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    found = blocks_of(page.read_text(encoding="utf-8"))
     return [(language, text) for language, text in found if not text.startswith("# not run")]
+
+
+def blocks_of(markdown: str) -> list[tuple[str, str]]:
+    """(language, text) of all blocks of sh or python."""
+    return _BLOCK.findall(markdown)
 
 
 def flags(command: Callable[..., None]) -> set[str]:
