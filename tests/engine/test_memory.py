@@ -105,3 +105,19 @@ def test_memristor_holds_no_tensor(here: Path) -> None:
         peaks.append(peak_anonymous("memristor", "model.safetensors", *options))
     assert peaks[0] < 150 * MB
     assert abs(peaks[1] - peaks[0]) < 0.1 * peaks[0]
+
+
+@pytest.mark.slow
+def test_a_chain_holds_no_tensor(here: Path) -> None:
+    """Nor does what lies between its commands: elements of a graft, rows of trit planes."""
+    peaks = []
+    for rows in (50_000, 150_000):
+        shapes = {"layers.0.up_proj.weight": (rows, 2048)}
+        for seed, role in enumerate(("base", "tuned", "instruct")):
+            write_noise(Path(f"{role}.safetensors"), shapes, seed)
+        models = [f"{role}.safetensors" for role in ("base", "instruct", "tuned")]
+        blend = ("then", "interpolate", "base.safetensors", "-", "--lambda", "0.9")
+        planes = ("then", "ptqtp", "--starts", "1", "-o", "out.safetensors", "--force")
+        peaks.append(peak_anonymous("graft", *models, *blend, *planes))
+    assert peaks[0] < 150 * MB
+    assert abs(peaks[1] - peaks[0]) < 0.1 * peaks[0]
