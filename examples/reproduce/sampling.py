@@ -16,6 +16,10 @@ from weightsmith.inference.model import step
 
 _ROWS = 256  # of a batch: the cache of more than that leaves the processor's own cache
 
+_CANDIDATES = (
+    1024  # mostly hold top_p; to sort a vocabulary takes longer than all layers of a model
+)
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -93,7 +97,10 @@ def choose(logits: Tensor, luck: Tensor, decoding: Decoding) -> Tensor:
     """The next tokens [rows] for logits [rows, vocabulary] and a uniform number in [0, 1) each."""
     if decoding.temperature == 0:
         return logits.argmax(-1)
-    likely, tokens = (logits.double() / decoding.temperature).softmax(-1).sort(-1, descending=True)
+    every = (logits.double() / decoding.temperature).softmax(-1)
+    likely, tokens = every.topk(min(_CANDIDATES, every.shape[-1]))
+    if likely.sum(-1).min() < decoding.top_p:
+        likely, tokens = every.sort(-1, descending=True)
     before = likely.cumsum(-1) - likely
     kept = torch.where(before < decoding.top_p, likely, 0)
     reached = kept.cumsum(-1)

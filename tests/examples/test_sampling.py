@@ -74,6 +74,17 @@ def test_top_p_keeps_the_fewest_tokens_that_hold_it(top_p: float, kept: set[int]
     assert set(choose(logits, luck, Decoding(top_p=top_p)).tolist()) == kept
 
 
+def test_candidates_are_not_seen_in_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few likely tokens hold top_p in the first rows, and not in the last: they are too flat."""
+    torch.manual_seed(0)
+    logits = torch.randn(200, 500) * torch.linspace(6, 0.1, 200)[:, None]
+    luck = torch.rand(200)
+    expected = choose(logits, luck, Decoding(top_p=0.9))
+    monkeypatch.setattr(sampling, "_CANDIDATES", 40)
+    for rows in (slice(0, 20), slice(None)):
+        assert torch.equal(choose(logits[rows], luck[rows], Decoding(top_p=0.9)), expected[rows])
+
+
 def test_limits_fit_the_models() -> None:
     longest = max(len(tokenizer()(prompt(p.question))["input_ids"]) for p in held_out(4, 10))
     assert longest + GREEDY.limit <= MAX_TOKENS
