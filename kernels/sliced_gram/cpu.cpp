@@ -41,6 +41,7 @@ constexpr std::size_t depth = 1024;  // elements of a vector whose products are 
 constexpr std::size_t lanes = 16;    // vectors in a tile
 constexpr std::size_t side = 2 * lanes;
 constexpr std::size_t span = 64;     // elements of each of them in a tile
+static_assert(depth <= 16 * span, "steps have bits in 16");
 constexpr std::size_t chunk = 8;     // panels whose slices stay in the second-level cache
 
 // The shapes of all tiles: 16 rows of 64 bytes.
@@ -58,7 +59,7 @@ struct alignas(64) Tile {
 struct Slices {
     std::size_t panels, steps;
     std::vector<Tile> left, right;     // [panels, slices, steps, 2]: what tdpbssd takes first, second
-    std::vector<std::uint8_t> filled;  // [panels, slices]: whether any element is not zero
+    std::vector<std::uint16_t> filled; // [panels, slices]: a bit for each step with digits not zero
     std::vector<double> units;         // [vectors, to whole panels]: the value of a last digit
     std::vector<double> cut, total;    // [panels]: squared norms of what is cut off, and of all
 
@@ -151,7 +152,6 @@ WS_WITH_AMX void slice(Slices& s, const Lines& lines, std::size_t panel, std::si
     // With half a digit added, bytes are balanced digits, but for their highest bit.
     const __m512i halves = _mm512_set1_epi32(std::int32_t(0x80808080));
     __m512 cut = _mm512_setzero_ps(), total = cut;
-    __m512i any[slices] = {};
     for (std::size_t step = 0; step < s.steps; ++step) {
         Tile tiles[slices];
         for (std::size_t part = 0; part < 4; ++part) {
@@ -173,14 +173,15 @@ WS_WITH_AMX void slice(Slices& s, const Lines& lines, std::size_t panel, std::si
         }
         for (int i = 0; i < slices; ++i) {
             const std::size_t at = s.at(panel, i) + step * 2 + half;
-            for (const __m512i& row : tiles[i].rows) any[i] = _mm512_or_si512(any[i], row);
+            __m512i any = _mm512_setzero_si512();
+            for (const __m512i& row : tiles[i].rows) any = _mm512_or_si512(any, row);
+            if (_mm512_test_epi32_mask(any, any))
+                s.filled[panel * slices + std::size_t(i)] |= std::uint16_t(1u << step);
             std::copy_n(tiles[i].rows, 16, s.right[at].rows);
             transpose(tiles[i].rows);
             std::copy_n(tiles[i].rows, 16, s.left[at].rows);
         }
     }
-    for (int i = 0; i < slices; ++i)
-        if (_mm512_test_epi32_mask(any[i], any[i])) s.filled[panel * slices + std::size_t(i)] = 1;
     alignas(64) float cuts[lanes], totals[lanes];
     alignas(64) std::int32_t powers[lanes];
     _mm512_store_ps(cuts, cut);
@@ -197,7 +198,7 @@ WS_WITH_AMX void slice(Slices& s, const Lines& lines, std::size_t panel, std::si
 // Inner products of the vectors of panel i with those of panel j, in units of both.
 WS_WITH_AMX void multiply(const Slices& s, std::size_t i, std::size_t j, double (&product)[side][side]) {
     alignas(64) std::int32_t sums[side][side];
-    std::fill_n(product[0], side * side, 0.0);
+    for (auto& row : product) std::fill(row, row + side, 0.0);
     // From the least significant sums to the most significant ones.
     for (int level = 2 * slices - 2; level >= 0; --level) {
         _tile_zero(0);
@@ -207,17 +208,18 @@ WS_WITH_AMX void multiply(const Slices& s, std::size_t i, std::size_t j, double 
         bool any = false;
         for (int a = std::max(0, level - slices + 1); a <= std::min(level, slices - 1); ++a) {
             const int b = level - a;
-            if (!s.filled[i * slices + std::size_t(a)] || !s.filled[j * slices + std::size_t(b)]) continue;
-            any = true;
-            const Tile* left = s.left.data() + s.at(i, a);
-            const Tile* right = s.right.data() + s.at(j, b);
-            for (std::size_t step = 0; step < s.steps; ++step, left += 2, right += 2) {
-                _tile_loadd(4, left, 64);
-                _tile_loadd(6, right, 64);
-                _tile_loadd(7, right + 1, 64);
+            const Tile* const left = s.left.data() + s.at(i, a);
+            const Tile* const right = s.right.data() + s.at(j, b);
+            unsigned steps = s.filled[i * slices + std::size_t(a)] & s.filled[j * slices + std::size_t(b)];
+            any = any || steps;
+            for (; steps; steps &= steps - 1) {
+                const int at = 2 * __builtin_ctz(steps);
+                _tile_loadd(4, left + at, 64);
+                _tile_loadd(6, right + at, 64);
+                _tile_loadd(7, right + at + 1, 64);
                 _tile_dpbssd(0, 4, 6);
                 _tile_dpbssd(1, 4, 7);
-                _tile_loadd(5, left + 1, 64);
+                _tile_loadd(5, left + at + 1, 64);
                 _tile_dpbssd(2, 5, 6);
                 _tile_dpbssd(3, 5, 7);
             }
@@ -228,7 +230,8 @@ WS_WITH_AMX void multiply(const Slices& s, std::size_t i, std::size_t j, double 
         _tile_stored(2, &sums[lanes][0], sizeof sums[0]);
         _tile_stored(3, &sums[lanes][lanes], sizeof sums[0]);
         const double weight = double(std::int64_t(1) << 8 * (2 * slices - 2 - level));
-        for (std::size_t k = 0; k < side * side; ++k) product[0][k] += double(sums[0][k]) * weight;
+        for (std::size_t r = 0; r < side; ++r)
+            for (std::size_t c = 0; c < side; ++c) product[r][c] += double(sums[r][c]) * weight;
     }
 }
 

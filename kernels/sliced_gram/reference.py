@@ -51,7 +51,7 @@ def add(
 
 def _digits(whole: Double) -> list[Double]:
     """Balanced digits of base 256, most significant first: whole = sum of d[i] 256^(3 - i)."""
-    found = []
+    found: list[Double] = []
     for _ in range(_SLICES):
         digit = (whole + 128) % 256 - 128
         whole = (whole - digit) / 256
