@@ -4,7 +4,8 @@ The eigenvectors of the Gram matrix of the smaller side are all that truncation 
 dominant ones, the truncated matrix is `D V_k V_k^T` (or `V_k V_k^T D`), applied block by block.
 
 The matrix is float32. What decides is float64: the Gram matrix, its eigenvectors, hence the
-effective rank and k. The product with the projector is float32, but for the few places where base
+effective rank and k. Where the CPU has a matrix unit, integers give the same Gram matrix, but for
+its last bits. The product with the projector is float32, but for the few places where base
 and truncated delta nearly cancel.
 
 A Gram matrix squares the condition number: singular values below about 1e-8 of the largest drown
@@ -194,7 +195,7 @@ def _gram(matrix: Matrix, onto: Tensor | None = None) -> Tensor:
 
 
 def _sliced_gram(matrix: Matrix) -> Tensor | None:
-    """The same in half the time, where the CPU can and slices hold all that matters of the matrix.
+    """The same in a third of the time, if the CPU can and slices hold all that matters.
 
     They hold differences of bfloat16 to the last bit, but for a few of very small weights.
     """
