@@ -65,6 +65,14 @@ class low_rank:  # a submodule  # noqa: N801
     @staticmethod
     def use_isa(name: str, /) -> None: ...
 
+class sliced_gram:  # a submodule  # noqa: N801
+    @staticmethod
+    def available() -> bool: ...
+    @staticmethod
+    def add(
+        gram: NDArray[np.float64], block: NDArray[np.float32], by_rows: bool, threads: int, /
+    ) -> float: ...
+
 class task_vectors:  # a submodule  # noqa: N801
     @staticmethod
     def count(bins: NDArray[np.int64], vector: NDArray[np.float32], upper: int, /) -> None: ...

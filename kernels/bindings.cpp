@@ -12,6 +12,7 @@
 #include "draws/bindings.hpp"
 #include "elementwise/cpu.hpp"
 #include "low_rank/bindings.hpp"
+#include "sliced_gram/bindings.hpp"
 #include "task_vectors/bindings.hpp"
 #include "ternary_gemm/bindings.hpp"
 #include "trit_fit/bindings.hpp"
@@ -92,6 +93,8 @@ NB_MODULE(_native, m) {
     bind_draws(draws);
     nb::module_ low_rank = m.def_submodule("low_rank");
     bind_low_rank(low_rank);
+    nb::module_ sliced_gram = m.def_submodule("sliced_gram");
+    bind_sliced_gram(sliced_gram);
     nb::module_ task_vectors = m.def_submodule("task_vectors");
     bind_task_vectors(task_vectors);
     nb::module_ trit_fit = m.def_submodule("trit_fit");

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from weightsmith.kernels import sliced_gram
+from weightsmith.kernels.sliced_gram import reference
 
 from weightsmith import spectral
 from weightsmith.spectral import (
@@ -190,6 +192,50 @@ def test_the_range_of_float32_is_no_bound() -> None:
     for scale in (2.0**135, 2.0**-100):
         scaled = (matrix.double() * scale).float()
         assert effective_rank(decompose(scaled).values) == pytest.approx(value, rel=1e-9)
+
+
+def of_bfloat16(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Base and instruct - base, as checkpoints have them: with few bits."""
+    base = (noise(rows, columns, seed=1) * 20).bfloat16()
+    instruct = (base + noise(rows, columns)).bfloat16()
+    return base.float(), instruct.float() - base.float()
+
+
+@pytest.fixture(params=["float64", "slices", "slices on the matrix unit"])
+def gram_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ways to a Gram matrix; in slices also where the CPU has no unit for them."""
+    if request.param == "slices on the matrix unit" and not sliced_gram.available():
+        pytest.skip("this CPU has none")
+    monkeypatch.setattr(sliced_gram, "available", lambda: request.param != "float64")
+    if request.param == "slices":
+        monkeypatch.setattr(sliced_gram, "add", reference.add)
+    return request.param
+
+
+@pytest.mark.parametrize("shape", [(2500, 130), (130, 2500), (250, 250), (40, 1), (1, 40)])
+def test_every_way_to_a_gram_matrix(shape: tuple[int, int], gram_by: str) -> None:
+    base, delta = of_bfloat16(*shape)
+    assert (spectral._sliced_gram(delta) is None) == (gram_by == "float64")
+    expected, s, k = svd_truncated(delta, 0.0)
+    spectrum = decompose(delta)
+    assert effective_rank(spectrum.values) == pytest.approx(effective_rank(s), rel=1e-9)
+    assert effective_rank(singular_values(delta)) == pytest.approx(effective_rank(s), rel=1e-9)
+    assert rank_of(spectrum.values) == k
+    found = refined(base, delta, spectrum, k, 0.0, exact=False)
+    assert bfloat16_steps(found, base.double() + expected) <= 1
+    turned = decompose(delta.T.contiguous())
+    if gram_by != "float64" and shape[0] != shape[1]:
+        assert torch.equal(turned.values, spectrum.values)
+        assert torch.equal(turned.vectors, spectrum.vectors)
+
+
+@pytest.mark.parametrize("name", ["tall", "five-decades", "lora"])
+def test_what_slices_do_not_hold_is_multiplied_in_float64(name: str, gram_by: str) -> None:
+    matrix = (FULL | DEFICIENT)[name].clone()
+    matrix[0, 0] = 1e6  # beside which the others have too many bits
+    assert spectral._sliced_gram(matrix) is None
+    exact = torch.linalg.svdvals(matrix.double())
+    assert effective_rank(decompose(matrix).values) == pytest.approx(effective_rank(exact), 1e-6)
 
 
 def test_a_zero_matrix() -> None:

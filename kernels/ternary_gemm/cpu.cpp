@@ -6,7 +6,7 @@
 #include <stdexcept>
 
 #include "paths.hpp"
-#include "threads.hpp"
+#include "../threads.hpp"
 
 namespace weightsmith::ternary {
 namespace {

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #endif
 
-namespace weightsmith::ternary {
+namespace weightsmith {
 namespace {
 
 constexpr std::size_t pieces = 32;  // ranges for each thread: a slow one leaves its work to others
@@ -122,4 +122,4 @@ void parallel(std::size_t count, unsigned threads,
     if (count > 0) body(0, count);
 }
 
-}  // namespace weightsmith::ternary
+}  // namespace weightsmith
