@@ -118,6 +118,8 @@ def row(tool: Tool, runs: list[Measurement], ours: float | None) -> Row:
 
 def judged(contest: Contest, cases: list[Case], work: Path) -> dict[Case | None, str]:
     """What the judge says of each result."""
+    if not cases:
+        return {}
     say(f"comparing the results of {contest.name}")
     script, *arguments = contest.judge
     results = [work / "results" / str(case.keep) for case in cases]
