@@ -102,7 +102,8 @@ def held(
         runs = measured[cases[tool]] if tool in cases else []
         if tool.name.startswith(WEIGHTSMITH):
             ours = median(run.wall for run in runs) if runs else None
-        rows.append((contest.name, *row(tool, runs, ours), verdicts.get(cases.get(tool), "")))
+        verdict = verdicts[cases[tool]] if runs else ""
+        rows.append((contest.name, *row(tool, runs, ours), verdict))
     return rows
 
 
@@ -116,7 +117,7 @@ def row(tool: Tool, runs: list[Measurement], ours: float | None) -> Row:
     return (tool.name, *report.cells(runs), elsewhere, ratio)
 
 
-def judged(contest: Contest, cases: list[Case], work: Path) -> dict[Case | None, str]:
+def judged(contest: Contest, cases: list[Case], work: Path) -> dict[Case, str]:
     """What the judge says of each result."""
     if not cases:
         return {}
@@ -133,7 +134,10 @@ def judged(contest: Contest, cases: list[Case], work: Path) -> dict[Case | None,
     if done.returncode:
         say(done.stderr[-2000:])
         return dict.fromkeys(cases, "could not be checked")
-    return dict(zip(cases, json.loads(done.stdout), strict=True))
+    verdicts = dict(zip(cases, json.loads(done.stdout), strict=True))
+    for case, verdict in verdicts.items():
+        say(f"  {case.name}: {verdict}")
+    return verdicts
 
 
 def _options() -> argparse.Namespace:
