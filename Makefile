@@ -9,7 +9,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help env demo test slow gpu oracle peers ray lint format bench smoke clean \
+.PHONY: help env demo test slow gpu oracle peers ray lint format bench bench-peers smoke clean \
 	trio trio-tiny reproduce reproduce-smollm2
 
 help:            ## list the targets
@@ -33,7 +33,7 @@ slow: $(STAMP)   ## the slow tests
 
 # bench installs mergekit into an environment of its own, and so does this.
 peers: $(STAMP)  ## recipes against mergekit itself
-	$(BIN)/python -c 'import sys; sys.path.insert(0, "tests/benchmarks"); import bench; sys.exit(bench.install_peer(bench.ROOT / "build" / "bench-venv") is None)'
+	$(BIN)/python -c 'import sys; sys.path.insert(0, "tests/benchmarks"); import rivals; sys.exit(rivals.install("mergekit") is None)'
 	$(BIN)/python -m pytest -q -s -m peers
 
 gpu: $(STAMP)    ## tests and a benchmark that need a CUDA device
@@ -65,6 +65,9 @@ format: $(STAMP) ## format, and mend what the linter can
 
 bench: $(STAMP)  ## speed and memory, with the peers in the same run
 	$(BIN)/python tests/benchmarks/bench.py
+
+bench-peers: $(STAMP) ## every method beside its peers, one table: under 20 minutes
+	$(BIN)/python tests/benchmarks/peers.py
 
 smoke: $(STAMP)  ## the built wheel without dev extras: help and one pipe
 	$(BIN)/python tests/smoke.py

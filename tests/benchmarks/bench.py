@@ -15,15 +15,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import report
 from cases import HERE, LAMBDA, Case, large_case, small_cases
 from measure import CommandFailed, Measurement, environment, evict, measure, prepare, remove
+from rivals import ROOT, install, say
 
-ROOT = HERE.parents[1]
-PEER = "mergekit==0.1.5"
 LARGE_ROUNDS = 3
 # Single parts: timber on a matrix and the fits of ptqtp, in memory; chains, on files of their own.
 PARTS = ("decomposition.py", "tritfit.py", "chains.py")
@@ -37,7 +35,7 @@ def main() -> None:
     options = _options()
     work: Path = options.work.resolve()
     python = Path(sys.executable)
-    peer = None if options.no_peer else install_peer(ROOT / "build" / "bench-venv")
+    peer = None if options.no_peer else install("mergekit")
     before = report.commit()
     measured: dict[Case, list[Measurement]] = {}
     work.mkdir(parents=True, exist_ok=True)
@@ -64,24 +62,6 @@ def main() -> None:
     print(report.conditions(ROOT, python, peer))
     print(f"- commit: {before}" + ("" if after == before else f", at the end {after}"))
     print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}\n\n" + "\n\n".join(parts))
-
-
-def install_peer(directory: Path) -> Path | None:
-    """The Python of an environment that has mergekit; None where that cannot be installed."""
-    python = directory / "bin" / "python"
-    if (directory / "bin" / "mergekit-yaml").exists():
-        return python
-    say(f"installing {PEER}")
-    constraints = ROOT / "constraints.txt"
-    try:
-        subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "-c", constraints, PEER], check=True
-        )
-    except subprocess.CalledProcessError as error:
-        say(f"the peer is missing: {error}")
-        return None
-    return python
 
 
 def has_room(directory: Path, copies: int, layers: int) -> bool:
@@ -185,11 +165,6 @@ def alone(script: str, rounds: int) -> str:
         env=environment(),
     )
     return done.stdout if done.returncode == 0 else f"{script} failed: {done.stderr[-2000:]}"
-
-
-def say(text: str) -> None:
-    """Tell whoever waits."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:

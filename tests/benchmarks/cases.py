@@ -174,7 +174,7 @@ def small_cases(work: Path, python: Path, mergekit: Path | None) -> Iterator[Cas
     yield from recipe_cases(work, tool, mergekit)
     if mergekit is not None:
         config = work / "mergekit.yaml"
-        config.write_text(_mergekit_config(base, instruct))
+        config.write_text(mergekit_linear(base, instruct))
         yield Case(
             name=MERGEKIT,
             pipeline=((mergekit, config, target, "-j", "1"),),
@@ -260,7 +260,8 @@ def large_case(work: Path, python: Path) -> Case:
     )
 
 
-def _mergekit_config(first: Path, second: Path) -> str:
+def mergekit_linear(first: Path, second: Path) -> str:
+    """mergekit's recipe for what interpolate computes."""
     return f"""\
 merge_method: linear
 dtype: bfloat16

@@ -96,15 +96,7 @@ def _words(link: str, work: Path) -> tuple[str, ...]:
 
 
 def _row(name: str, runs: Sequence[Measurement]) -> tuple[str, ...]:
-    walls = [run.wall for run in runs]
-    return (
-        name,
-        str(len(runs)),
-        f"{median(walls):.3f} ({min(walls):.3f} .. {max(walls):.3f})",
-        f"{median(run.cpu for run in runs):.2f}",
-        f"{max(run.anonymous for run in runs) / 1e6:.0f}",
-        f"{median(run.elsewhere for run in runs):.1f}",
-    )
+    return (name, *report.cells(runs), f"{median(run.elsewhere for run in runs):.1f}")
 
 
 def _verdicts(pipe: Sequence[Measurement], chain: Sequence[Measurement], same: bool) -> list[str]:

@@ -69,7 +69,6 @@ class Results:
         return "\n".join(sorted(lines, key=lambda line: line.startswith("- holds")))
 
     def _row(self, case: Case, runs: Sequence[Measurement]) -> list[str]:
-        walls = [run.wall for run in runs]
         is_peer = case.name == cases.PLAIN or case.name.startswith("mergekit")
         bars = ", ".join(
             f"{verdict.bar}: {'yes' if verdict.holds else '**no**'}"
@@ -77,10 +76,7 @@ class Results:
         )
         return [
             case.name,
-            str(len(runs)),
-            f"{median(walls):.3f} ({min(walls):.3f} .. {max(walls):.3f})",
-            f"{median(run.cpu for run in runs):.2f}",
-            f"{max(run.anonymous for run in runs) / 1e6:.0f}",
+            *cells(runs),
             f"{max(run.resident for run in runs) / 1e6:.0f}",
             f"{median(run.elsewhere for run in runs):.1f}",
             _shown(self._to_copy(case, cases.COPY)),
@@ -145,8 +141,21 @@ class Results:
         return self._walls[peer] / self._walls[case.name]
 
 
-def conditions(work: Path, python: Path, peer: Path | None) -> str:
-    """The machine and the versions."""
+def cells(runs: Sequence[Measurement]) -> list[str]:
+    """How many runs, their median wall time with the extremes, median CPU time, greatest memory."""
+    walls = [run.wall for run in runs]
+    return [
+        str(len(runs)),
+        f"{median(walls):.3f} ({min(walls):.3f} .. {max(walls):.3f})",
+        f"{median(run.cpu for run in runs):.2f}",
+        f"{max(run.anonymous for run in runs) / 1e6:.0f}",
+    ]
+
+
+def conditions(
+    work: Path, python: Path, peer: Path | None, peers: Sequence[str] = ("mergekit",)
+) -> str:
+    """The machine and the versions, those in the environment of the peers included."""
     cpu = next(
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -156,12 +165,12 @@ def conditions(work: Path, python: Path, peer: Path | None) -> str:
     filesystem = _output("df", "--output=fstype", str(work)).split()[-1]
     cores = len(os.sched_getaffinity(0))
     own = _versions(python, ("weightsmith", "numpy", "torch", "safetensors"))
-    peers = _versions(peer, ("mergekit", "torch", "transformers")) if peer else "missing"
+    theirs = _versions(peer, (*peers, "torch", "transformers")) if peer else "missing"
     machine = f"{cpu}, {cores} cores, {memory:.0f} GiB; Linux {platform.release()}; {filesystem}"
     return (
         f"- machine: {machine}\n"
         f"- versions: Python {platform.python_version()}, {own}\n"
-        f"- environment of mergekit: {peers}"
+        f"- environment of {', '.join(peers)}: {theirs}"
     )
 
 

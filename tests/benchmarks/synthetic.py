@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from weightsmith.kernels import elementwise
@@ -16,30 +17,44 @@ from weightsmith.kernels import elementwise
 from weightsmith.checkpoint.layout import INDEX, shard_by_size
 from weightsmith.header import Header, TensorSpec
 
-HIDDEN, MLP, KEY_VALUE, VOCABULARY = 2048, 8192, 512, 128256
 BLOCK = 1 << 22
 STRIDE = 2 * 99991  # bytes between the starts of two pieces that follow each other
 
 
-def specs(layers: int) -> Iterator[TensorSpec]:
+class Sizes(NamedTuple):
+    """The widths of a model; `tied` is one whose embedding is its head."""
+
+    hidden: int
+    mlp: int
+    key_value: int
+    vocabulary: int
+    tied: bool = False
+
+
+LLAMA = Sizes(2048, 8192, 512, 128256)  # of Llama-3.2-1B, but not tied
+
+
+def specs(layers: int, sizes: Sizes = LLAMA) -> Iterator[TensorSpec]:
     """The tensors of a Llama of this depth: 16 layers are 147 tensors of 2.997 GB."""
-    yield TensorSpec("model.embed_tokens.weight", "BF16", (VOCABULARY, HIDDEN))
+    hidden, mlp, key_value, vocabulary, tied = sizes
+    yield TensorSpec("model.embed_tokens.weight", "BF16", (vocabulary, hidden))
     for layer in range(layers):
         shapes = {
-            "input_layernorm": (HIDDEN,),
-            "mlp.down_proj": (HIDDEN, MLP),
-            "mlp.gate_proj": (MLP, HIDDEN),
-            "mlp.up_proj": (MLP, HIDDEN),
-            "post_attention_layernorm": (HIDDEN,),
-            "self_attn.k_proj": (KEY_VALUE, HIDDEN),
-            "self_attn.o_proj": (HIDDEN, HIDDEN),
-            "self_attn.q_proj": (HIDDEN, HIDDEN),
-            "self_attn.v_proj": (KEY_VALUE, HIDDEN),
+            "input_layernorm": (hidden,),
+            "mlp.down_proj": (hidden, mlp),
+            "mlp.gate_proj": (mlp, hidden),
+            "mlp.up_proj": (mlp, hidden),
+            "post_attention_layernorm": (hidden,),
+            "self_attn.k_proj": (key_value, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.v_proj": (key_value, hidden),
         }
         for name, shape in shapes.items():
             yield TensorSpec(f"model.layers.{layer}.{name}.weight", "BF16", shape)
-    yield TensorSpec("model.norm.weight", "BF16", (HIDDEN,))
-    yield TensorSpec("lm_head.weight", "BF16", (VOCABULARY, HIDDEN))
+    yield TensorSpec("model.norm.weight", "BF16", (hidden,))
+    if not tied:
+        yield TensorSpec("lm_head.weight", "BF16", (vocabulary, hidden))
 
 
 def write(directory: Path, layers: int, seed: int, shard_size: int = 10**9) -> None:
@@ -65,12 +80,12 @@ def write(directory: Path, layers: int, seed: int, shard_size: int = 10**9) -> N
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": MLP,
+        "hidden_size": LLAMA.hidden,
+        "intermediate_size": LLAMA.mlp,
         "num_hidden_layers": layers,
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
-        "vocab_size": VOCABULARY,
+        "vocab_size": LLAMA.vocabulary,
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
     }
