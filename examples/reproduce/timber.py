@@ -99,7 +99,9 @@ def draw(results: Results, target: Path) -> None:
             range(len(modules)), [name.removesuffix(".weight").split(".")[-1] for name in modules]
         )
         spectrum.set_xlabel("eRank, mean over layers and seeds")
-        spectrum.legend(fontsize=8, loc="lower right")
+        spectrum.legend(  # above: there are marks in every corner
+            fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False
+        )
 
 
 def table(results: Results) -> Iterator[list[str]]:
