@@ -1,9 +1,9 @@
 """How far interpolated, grafted and refined models are from exact arithmetic rounded once.
 
 Prints a JSON list with a sentence for each result. The sums are read and computed without
-weightsmith, exactly but for one float64 rounding; refined models are held against a full SVD in
-float64. Of long tensors a quarter is compared. Where terms cancel, a small error is many steps of what is left, so it is also counted in
-steps of the largest input.
+weightsmith, exactly but for one float64 rounding, in a quarter of a long tensor; refined models are
+held against a full SVD in float64. Where terms cancel, a small error is many steps of what is left,
+so it is also counted in steps of the largest of inputs and result.
 
 Usage: judge_sums.py interpolate LAMBDA A B -- RESULT...
        judge_sums.py graft BASE INSTRUCT TUNED -- RESULT...
@@ -73,12 +73,12 @@ def refined(inputs: list[Path], results: list[Path]) -> Iterator[Piece]:
 
 @dataclass
 class Verdict:
-    """How many elements differ, and how far: in steps of the element, and of the largest input."""
+    """How many elements differ, and how far: in steps of the element, and of the largest term."""
 
     total: int = 0
     differing: int = 0
     most: int = 0
-    most_of_inputs: float = 0.0
+    most_of_largest: float = 0.0
 
     def add(self, piece: Piece, found: Tensor) -> None:
         """Take in one result's elements."""
@@ -90,18 +90,19 @@ class Verdict:
         apart = steps(result, exact)  # zeros of both signs are one value
         self.differing += int(torch.count_nonzero(apart))
         self.most = max(self.most, int(apart.max()))
-        largest = torch.stack([x[where].double().abs() for x in piece.inputs]).amax(0)
+        terms = (exact, *(each[where] for each in piece.inputs))
+        largest = torch.stack([each.double().abs() for each in terms]).amax(0)
         step = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 8)
         distance = (result.double() - exact.double()).abs() / step
-        self.most_of_inputs = max(self.most_of_inputs, float(distance.max()))
+        self.most_of_largest = max(self.most_of_largest, float(distance.max()))
 
     def __str__(self) -> str:
         if not self.differing:
             return "no element differs"
         share = 100 * self.differing / self.total
         return (
-            f"{share:.{2 if share > 1 else 5}f} % differ, by at most {self.most} steps, "
-            f"{self.most_of_inputs:.2g} of the largest input"
+            f"{share:.{2 if share > 1 else 5}f} % differ, by at most {self.most} step{'s' * (self.most > 1)}, "
+            f"{self.most_of_largest:.2g} of the largest term"
         )
 
 
