@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 DEBUG = "WEIGHTSMITH_DEBUG"
 
 
-def build(take: "Callable[[Command], None] | None" = None) -> typer.Typer:
-    """The whole command line; `take` gets an operator's command instead of carrying it out."""
+def build(word: str | None = None, take: "Callable[[Command], None] | None" = None) -> typer.Typer:
+    """The command line.
+
+    Args:
+        word: the first one, if it is known. Where it is a command, the others are left out: to make
+            them all takes longer than to read many a checkpoint's headers.
+        take: gets an operator's command instead of carrying it out.
+    """
     from weightsmith.cli.bench import bench
     from weightsmith.cli.calibrate import calibrate
     from weightsmith.cli.command import Command, command_of
@@ -39,18 +45,26 @@ def build(take: "Callable[[Command], None] | None" = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_main)
-    for name, operator in operators().items():
-        app.command(name)(command_of(operator, take or Command.carry_out))
-    app.command("bench")(bench)
-    app.command("calibrate")(calibrate)
-    app.command("compare")(compare)
-    app.command("extract-lora")(extract_lora)
-    app.command("generate")(generate)
-    app.command("inspect")(inspect)
-    app.command("perplexity")(perplexity)
-    app.command("run")(run)
-    app.command("sweep")(sweep)
-    app.command("verify")(verify)
+    known = operators()
+    others: dict[str, Callable[..., None]] = {
+        "bench": bench,
+        "calibrate": calibrate,
+        "compare": compare,
+        "extract-lora": extract_lora,
+        "generate": generate,
+        "inspect": inspect,
+        "perplexity": perplexity,
+        "run": run,
+        "sweep": sweep,
+        "verify": verify,
+    }
+    names = [*known, *others]
+    for name in names:
+        if word in names and name != word:
+            continue
+        operator = known.get(name)
+        command = command_of(operator, take or Command.carry_out) if operator else others[name]
+        app.command(name)(command)
     return app
 
 
@@ -85,7 +99,7 @@ def main() -> None:
         from weightsmith.cli.chain import is_chain, run_chain
 
         words = sys.argv[1:]
-        run_chain(words) if is_chain(words) else build()()
+        run_chain(words) if is_chain(words) else build(*words[:1])()
     except WeightsmithError as error:
         if error.exit_code is ExitCode.CLOSED_PIPE:
             _silence_stdout()

@@ -90,7 +90,7 @@ def _parse(words: list[str], number: int) -> Command:
         )
     taken: list[Command] = []
     try:
-        build(taken.append)(words, prog_name="weightsmith")
+        build(words[0], taken.append)(words, prog_name="weightsmith")
     except SystemExit as end:
         if end.code or not taken:
             raise  # its usage was wrong, or it was asked for help
