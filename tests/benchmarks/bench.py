@@ -167,11 +167,8 @@ def alone(script: str, rounds: int) -> str:
     return done.stdout if done.returncode == 0 else f"{script} failed: {done.stderr[-2000:]}"
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=16, help="16 layers are 3.0 GB")
+def add_patience(parser: argparse.ArgumentParser) -> None:
+    """An option of all that calls run_rounds."""
     parser.add_argument(
         "--patience",
         type=float,
@@ -179,6 +176,14 @@ def _options() -> argparse.Namespace:
         metavar="SECONDS",
         help="before each measurement, wait at most so long for other programs to be idle",
     )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=16, help="16 layers are 3.0 GB")
+    add_patience(parser)
     parser.add_argument("--no-large", action="store_true", help="leave out the 9 GB checkpoints")
     parser.add_argument("--no-peer", action="store_true", help="leave out mergekit")
     parser.add_argument(

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import report
-from bench import has_room, run_rounds, write_checkpoints
+from bench import add_patience, has_room, run_rounds, write_checkpoints
 from cases import HERE, Case
 from contests import WEIGHTSMITH, Contest, Contests, Tool
 from measure import Measurement, environment, remove
@@ -145,13 +145,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "peers", metavar="DIR")
     parser.add_argument("--rounds", type=int, default=3, help="peers that are slow have fewer")
     parser.add_argument("--layers", type=int, default=16, help="16 layers are 3.0 GB")
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=0,
-        metavar="SECONDS",
-        help="before each measurement, wait at most so long for other programs to be idle",
-    )
+    add_patience(parser)
     parser.add_argument(
         "--only", default="", metavar="REGEX", help="rows with this in 'task: tool'"
     )
