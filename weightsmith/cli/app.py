@@ -99,7 +99,7 @@ def main() -> None:
         from weightsmith.cli.chain import is_chain, run_chain
 
         words = sys.argv[1:]
-        run_chain(words) if is_chain(words) else build(*words[:1])()
+        run_chain(words) if is_chain(words) else build(next(iter(words), None))()
     except WeightsmithError as error:
         if error.exit_code is ExitCode.CLOSED_PIPE:
             _silence_stdout()
