@@ -74,7 +74,7 @@ class Graft(JoiningOperator):
     )
     tuned_is: str = option(
         "--tuned-is",
-        "what TUNED and those added hold, where their metadata does not say",
+        "what TUNED and those added hold; auto goes by their metadata, the others overrule it",
         default="auto",
         choices=("auto", "delta", "weights"),
         metavar="auto|delta|weights",
