@@ -217,3 +217,23 @@ def test_completion_is_offered() -> None:
         env=environment() | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
     )
     assert b"_WEIGHTSMITH_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize(("words", "found"), [("gr", "graft"), ("graft --sc", "--scale")])
+def test_completion_knows_commands_and_their_options(words: str, found: str) -> None:
+    asked = {"COMP_WORDS": f"weightsmith {words}", "COMP_CWORD": str(len(words.split()))}
+    done = subprocess.run(
+        [BIN / "weightsmith"],
+        capture_output=True,
+        check=False,
+        env=environment() | asked | {"_WEIGHTSMITH_COMPLETE": "complete_bash"},
+    )
+    assert done.stdout.decode().split() == [found]
+
+
+def test_help_lists_every_command() -> None:
+    """Also behind an option, and where a command is misspelt the nearest is offered."""
+    listed = weightsmith("--help").stdout.decode().partition("Commands:")[2]
+    assert {line.split()[0] for line in listed.strip().splitlines()} >= {"cat", "graft", "verify"}
+    assert_fails(weightsmith("grft"), 2, "Did you mean 'graft'?")
+    assert weightsmith("--", "graft", "--help").stdout.startswith(b"Usage: weightsmith graft")

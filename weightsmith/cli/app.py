@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from weightsmith.cli.command import Command
 
 DEBUG = "WEIGHTSMITH_DEBUG"
+COMPLETION = "_WEIGHTSMITH_COMPLETE"  # typer's, for the shell
 
 
 def build(word: str | None = None, take: "Callable[[Command], None] | None" = None) -> typer.Typer:
     """The command line.
 
     Args:
-        word: the first one, if it is known. Where it is a command, the others are left out: to make
-            them all takes longer than to read many a checkpoint's headers.
+        word: the command to make. The others are only listed, because to make them all takes longer
+            than to read a checkpoint's headers. None makes them all.
         take: gets an operator's command instead of carrying it out.
     """
     from weightsmith.cli.bench import bench
@@ -58,14 +59,25 @@ def build(word: str | None = None, take: "Callable[[Command], None] | None" = No
         "sweep": sweep,
         "verify": verify,
     }
-    names = [*known, *others]
-    for name in names:
-        if word in names and name != word:
-            continue
-        operator = known.get(name)
-        command = command_of(operator, take or Command.carry_out) if operator else others[name]
+    for name, described in {**known, **others}.items():
+        if word is not None and name != word:
+            command = _listed(described.__doc__)
+        elif name in known:
+            command = command_of(known[name], take or Command.carry_out)
+        else:
+            command = others[name]
         app.command(name)(command)
     return app
+
+
+def _listed(text: str | None) -> Callable[..., None]:
+    """A command for the list of all of them, which is not called."""
+
+    def command() -> None:
+        raise AssertionError
+
+    command.__doc__ = text
+    return command
 
 
 def _version(wanted: bool) -> None:
@@ -99,7 +111,9 @@ def main() -> None:
         from weightsmith.cli.chain import is_chain, run_chain
 
         words = sys.argv[1:]
-        run_chain(words) if is_chain(words) else build(next(iter(words), None))()
+        named = next((word for word in words if not word.startswith("-")), "")
+        completing = COMPLETION in os.environ  # of words that are not on the command line
+        run_chain(words) if is_chain(words) else build(None if completing else named)()
     except WeightsmithError as error:
         if error.exit_code is ExitCode.CLOSED_PIPE:
             _silence_stdout()
