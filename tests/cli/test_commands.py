@@ -237,3 +237,22 @@ def test_help_lists_every_command() -> None:
     assert {line.split()[0] for line in listed.strip().splitlines()} >= {"cat", "graft", "verify"}
     assert_fails(weightsmith("grft"), 2, "Did you mean 'graft'?")
     assert weightsmith("--", "graft", "--help").stdout.startswith(b"Usage: weightsmith graft")
+
+
+def test_an_interrupt_does_not_wait_for_a_decomposition(trio: Trio, here: Path) -> None:
+    """A worker that is still in native code when the program ends must not abort it."""
+    code = (
+        "import os, signal, sys, torch\n"
+        "from weightsmith import spectral\n"
+        "from weightsmith.cli.app import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def endless(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    while True: torch.linalg.svdvals(torch.ones(200, 200))\n"
+        "spectral.decompose = endless\n"
+        f"sys.argv = ['weightsmith', 'timber', {str(trio.base)!r}, {str(trio.tuned)!r}, '-o', 'x']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 130, done.stderr.decode()
+    assert not (here / "x").exists()

@@ -1,9 +1,10 @@
 """The `weightsmith` command: subcommands from the operator registry, exit codes from the errors."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -124,7 +125,11 @@ def main() -> None:
         _silence_stdout()
         code = ExitCode.CLOSED_PIPE
     except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
+        _leave(ExitCode.INTERRUPTED)
+    except SystemExit as end:
+        if end.code == ExitCode.INTERRUPTED:  # what typer makes of an interrupt
+            _leave(ExitCode.INTERRUPTED)
+        raise
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
@@ -137,6 +142,17 @@ def main() -> None:
     else:
         return
     sys.exit(int(code))
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    """End without waiting for workers that are deep in a decomposition.
+
+    They would come back to an interpreter that is half gone, which aborts the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(int(code))
 
 
 def _silence_stdout() -> None:
