@@ -81,7 +81,7 @@ trio: $(STAMP)   ## the same of SmolLM2-135M, resumable
 reproduce: $(STAMP) ## what the papers claim, on tiny models: under 90 minutes on two cores
 	$(BIN)/python examples/reproduce/run.py build/reproduce
 
-reproduce-smollm2: trio ## three of the experiments on SmolLM2-135M, resumable
+reproduce-smollm2: $(STAMP) ## three of the experiments on SmolLM2-135M, resumable
 	$(BIN)/python examples/reproduce/smollm2.py build/smollm2
 
 clean:           ## remove what can be made again
