@@ -34,7 +34,9 @@ def test_the_first_steps_lead_from_a_clone_to_a_graft(here: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The graft brought the skill" in done.stdout
-    for name, (dtype, shape, data) in read(here / "clone" / "grafted").items():
+    grafted = read(here / "clone" / "grafted")
+    assert grafted.keys() == trio.tensors["instruct"].keys()
+    for name, (dtype, shape, data) in grafted.items():
         base, tuned, instruct = (
             from_bf16(trio.tensors[role][name][2]) for role in ("base", "tuned", "instruct")
         )

@@ -16,9 +16,8 @@ from weightsmith.inference.model import step
 
 _ROWS = 256  # of a batch: the cache of more than that leaves the processor's own cache
 
-_CANDIDATES = (
-    1024  # mostly hold top_p; to sort a vocabulary takes longer than all layers of a model
-)
+# For the next token. They mostly hold top_p; to sort a vocabulary takes longer than all layers.
+_CANDIDATES = 1024
 
 
 @dataclass(frozen=True)
