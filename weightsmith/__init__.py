@@ -19,9 +19,9 @@ autoload.register()
 
 
 def __getattr__(name: str) -> "Callable[..., Outcome]":
-    from weightsmith.operators.registry import operators
+    from weightsmith.operators.registry import operator_named
 
-    operator = operators().get(name.replace("_", "-"))
+    operator = operator_named(name.replace("_", "-"))
     if operator is None:
         raise AttributeError(f"module 'weightsmith' has no attribute {name!r}")
     from weightsmith.engine.api import function_of

@@ -8,7 +8,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -18,8 +17,11 @@ _WHERE = "transformers.quantizers.auto"
 _OURS = "weightsmith.inference.transformers"
 
 
-class _Finder(MetaPathFinder):
-    """Finds what others find, and lets our module follow."""
+class _Finder:
+    """Finds what others find, and lets our module follow.
+
+    It has what a MetaPathFinder needs; importing that class takes longer than all else here.
+    """
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None, /

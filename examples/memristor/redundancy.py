@@ -141,7 +141,13 @@ def main() -> None:
         if time.monotonic() > deadline:
             print(*table(lines, where), sep="\n")
             sys.exit("broken off; the same command goes on")
-        command = ["weightsmith", "sweep", "memristor", options.model, *axes]
+        command: list[Any] = [
+            Path(sys.executable).parent / "weightsmith",
+            "sweep",
+            "memristor",
+            options.model,
+            *axes,
+        ]
         command += ["--perplexity", options.text, "--tokens", str(TOKENS)]
         command += ["--jobs", str(options.jobs)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

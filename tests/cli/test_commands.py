@@ -52,6 +52,20 @@ def test_streaming_imports_neither_torch_nor_numpy(trio: Trio) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+def test_the_named_operator_is_imported_alone() -> None:
+    code = (
+        "import sys\n"
+        "from weightsmith.operators.registry import operator_named, operators\n"
+        "assert operator_named('task-arithmetic').name == 'task-arithmetic'\n"
+        "assert 'weightsmith.operators.memristor' not in sys.modules\n"
+        "assert operator_named('numbers') is None and operator_named('..') is None\n"
+        "for name, operator in operators().items():\n"
+        "    assert operator.__module__.rpartition('.')[2] == name.replace('-', '_')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_version() -> None:
     assert weightsmith("--version").stdout == f"weightsmith {ws.__version__}\n".encode()
 

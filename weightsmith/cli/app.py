@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,28 +17,30 @@ if TYPE_CHECKING:
 
 DEBUG = "WEIGHTSMITH_DEBUG"
 COMPLETION = "_WEIGHTSMITH_COMPLETE"  # typer's, for the shell
+OTHERS = (
+    "bench",
+    "calibrate",
+    "compare",
+    "extract-lora",
+    "generate",
+    "inspect",
+    "perplexity",
+    "run",
+    "sweep",
+    "verify",
+)
 
 
 def build(word: str | None = None, take: "Callable[[Command], None] | None" = None) -> typer.Typer:
     """The command line.
 
     Args:
-        word: the command to make. The others are only listed, because to make them all takes longer
-            than to read a checkpoint's headers. None makes them all.
+        word: the command to make, alone, because to make them all takes longer than to read a
+            checkpoint's headers. If it is none, all are listed, and not made. None makes them all.
         take: gets an operator's command instead of carrying it out.
     """
-    from weightsmith.cli.bench import bench
-    from weightsmith.cli.calibrate import calibrate
     from weightsmith.cli.command import Command, command_of
-    from weightsmith.cli.compare import compare
-    from weightsmith.cli.extract_lora import extract_lora
-    from weightsmith.cli.generate import generate
-    from weightsmith.cli.inspect import inspect
-    from weightsmith.cli.perplexity import perplexity
-    from weightsmith.cli.run import run
-    from weightsmith.cli.sweep import sweep
-    from weightsmith.cli.verify import verify
-    from weightsmith.operators.registry import operators
+    from weightsmith.operators.registry import operator_named, operators
 
     app = typer.Typer(
         name="weightsmith",
@@ -47,37 +50,34 @@ def build(word: str | None = None, take: "Callable[[Command], None] | None" = No
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_main)
-    known = operators()
-    others: dict[str, Callable[..., None]] = {
-        "bench": bench,
-        "calibrate": calibrate,
-        "compare": compare,
-        "extract-lora": extract_lora,
-        "generate": generate,
-        "inspect": inspect,
-        "perplexity": perplexity,
-        "run": run,
-        "sweep": sweep,
-        "verify": verify,
-    }
-    for name, described in {**known, **others}.items():
-        if word is not None and name != word:
-            command = _listed(described.__doc__)
-        elif name in known:
-            command = command_of(known[name], take or Command.carry_out)
-        else:
-            command = others[name]
-        app.command(name)(command)
+    carry_out = take or Command.carry_out
+    if word in OTHERS:
+        app.command(word)(_other(word))
+    elif word and (operator := operator_named(word)):
+        app.command(word)(command_of(operator, carry_out))
+    else:
+        listed = word is not None
+        for name, operator in operators().items():
+            app.command(name)(_listed(operator) if listed else command_of(operator, carry_out))
+        for name in OTHERS:
+            app.command(name)(_listed(_other(name)) if listed else _other(name))
     return app
 
 
-def _listed(text: str | None) -> Callable[..., None]:
+def _other(name: str) -> Callable[..., None]:
+    """A command that is no operator."""
+    name = name.replace("-", "_")
+    command: Callable[..., None] = getattr(import_module(f"weightsmith.cli.{name}"), name)
+    return command
+
+
+def _listed(described: Any) -> Callable[..., None]:
     """A command for the list of all of them, which is not called."""
 
     def command() -> None:
         raise AssertionError
 
-    command.__doc__ = text
+    command.__doc__ = described.__doc__
     return command
 
 

@@ -17,14 +17,14 @@ from weightsmith.cli.screen import Screen
 from weightsmith.engine.chain import Step, link_label
 from weightsmith.engine.execute import execute_chain
 from weightsmith.errors import UsageError, WeightsmithError
-from weightsmith.operators.registry import operators
+from weightsmith.operators.registry import operator_named, operators
 
 THEN = "then"
 
 
 def is_chain(words: Sequence[str]) -> bool:
     """Whether a command line is a chain of operators."""
-    return THEN in words and words[0] in operators()
+    return THEN in words and operator_named(words[0]) is not None
 
 
 def run_chain(words: Sequence[str]) -> None:
@@ -81,11 +81,10 @@ def _split(words: Sequence[str]) -> list[list[str]]:
 
 
 def _parse(words: list[str], number: int) -> Command:
-    known = operators()
-    if not words or (words[0] not in known and not words[0].startswith("-")):
+    if not words or (operator_named(words[0]) is None and not words[0].startswith("-")):
         raise UsageError(
             f"{words[0] if words else 'nothing'} cannot be linked",
-            expected=f"one of {', '.join(known)}",
+            expected=f"one of {', '.join(operators())}",
             remedy=f"join other commands by a pipe; a file called {THEN} is ./{THEN}",
         )
     taken: list[Command] = []

@@ -1,4 +1,4 @@
-"""All operators by name. Every module of this package is a candidate; `register` makes it one."""
+"""All operators by name. Each lives in the module that has its name, so that one is found alone."""
 
 import importlib
 import pkgutil
@@ -16,9 +16,21 @@ def register(operator: T) -> T:
     return operator
 
 
+def operator_named(name: str) -> type[Operator] | None:
+    """The operator of this name, None if there is none; the others are not imported."""
+    module = name.replace("-", "_")
+    if name not in _OPERATORS and module in _modules():
+        importlib.import_module(f"weightsmith.operators.{module}")
+    return _OPERATORS.get(name)
+
+
 def operators() -> dict[str, type[Operator]]:
     """Every registered operator by name, in alphabetical order."""
-    package = importlib.import_module("weightsmith.operators")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"weightsmith.operators.{module.name}")
+    for module in _modules():
+        importlib.import_module(f"weightsmith.operators.{module}")
     return dict(sorted(_OPERATORS.items()))
+
+
+def _modules() -> list[str]:
+    package = importlib.import_module("weightsmith.operators")
+    return [module.name for module in pkgutil.iter_modules(package.__path__)]
