@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import report
-from cases import HERE, LAMBDA, Case, large_case, small_cases
+from cases import HERE, LAMBDA, LARGE, Case, large_case, small_cases
 from measure import CommandFailed, Measurement, environment, evict, measure, prepare, remove
 from rivals import ROOT, install, say
 
@@ -48,18 +48,21 @@ def main() -> None:
         mergekit = peer.parent / "mergekit-yaml" if peer else None
         every = small_cases(work, python, mergekit)
         cases = [case for case in every if re.search(options.only, case.name)]
+        with_large = not options.no_large and re.search(options.only, LARGE)
         needed = {path.name for case in cases for path in case.inputs}
         write_checkpoints(work, tuple(sorted(needed)), options.layers)
         measured |= run_rounds(cases, work, options.rounds, options.patience)
         wrong = exactness(work, cases) if any(case.keep for case in cases) else ""
-        if not options.no_large and not options.only:
+        if with_large:
             measured |= run_large(work / "large", python, options)
-        parts = [alone(script, min(LARGE_ROUNDS, options.rounds)) for script in PARTS]
+        scripts = [script for script in PARTS if re.search(options.only, script)]
+        parts = [alone(script, min(LARGE_ROUNDS, options.rounds)) for script in scripts]
     finally:
         remove(work)
     results = report.Results(measured)
     after = report.commit()
-    print(report.conditions(ROOT, python, peer))
+    print(report.conditions(ROOT, python))
+    print(report.peer_conditions(peer, ["mergekit"]))
     print(f"- commit: {before}" + ("" if after == before else f", at the end {after}"))
     print(f"\n{results.table()}\n\n{results.verdicts()}\n\n{wrong}\n\n" + "\n\n".join(parts))
 
@@ -187,7 +190,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--no-large", action="store_true", help="leave out the 9 GB checkpoints")
     parser.add_argument("--no-peer", action="store_true", help="leave out mergekit")
     parser.add_argument(
-        "--only", default="", metavar="REGEX", help="cases with this in their names; no large ones"
+        "--only", default="", metavar="REGEX", help="cases and parts with this in their names"
     )
     return parser.parse_args()
 

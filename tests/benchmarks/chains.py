@@ -40,7 +40,7 @@ def main() -> None:
         sys.exit(f"{work} is not empty")
     try:
         _write(work, options.layers)
-        print(report.conditions(ROOT, Path(sys.executable), None))
+        print(report.conditions(ROOT, Path(sys.executable)))
         print(
             f"- commit: {report.commit()}; medians of {options.rounds}, load "
             f"{os.getloadavg()[0]:.1f} at the start"

@@ -67,7 +67,8 @@ def main() -> None:
         remove(work)
     here = next((python for python in pythons.values() if python is not None), None)
     installed = [peer for peer, python in pythons.items() if python is not None]
-    print(report.conditions(ROOT, Path(sys.executable), here, installed))
+    print(report.conditions(ROOT, Path(sys.executable)))
+    print(report.peer_conditions(here, installed))
     print(f"- commit: {report.commit()}\n")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
 

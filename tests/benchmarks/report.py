@@ -152,10 +152,8 @@ def cells(runs: Sequence[Measurement]) -> list[str]:
     ]
 
 
-def conditions(
-    work: Path, python: Path, peer: Path | None, peers: Sequence[str] = ("mergekit",)
-) -> str:
-    """The machine and the versions, those in the environment of the peers included."""
+def conditions(work: Path, python: Path) -> str:
+    """The machine and the versions."""
     cpu = next(
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -165,13 +163,14 @@ def conditions(
     filesystem = _output("df", "--output=fstype", str(work)).split()[-1]
     cores = len(os.sched_getaffinity(0))
     own = _versions(python, ("weightsmith", "numpy", "torch", "safetensors"))
-    theirs = _versions(peer, (*peers, "torch", "transformers")) if peer else "missing"
     machine = f"{cpu}, {cores} cores, {memory:.0f} GiB; Linux {platform.release()}; {filesystem}"
-    return (
-        f"- machine: {machine}\n"
-        f"- versions: Python {platform.python_version()}, {own}\n"
-        f"- environment of {', '.join(peers)}: {theirs}"
-    )
+    return f"- machine: {machine}\n- versions: Python {platform.python_version()}, {own}"
+
+
+def peer_conditions(peer: Path | None, peers: Sequence[str]) -> str:
+    """The versions in the environment of the peers, whose Python this is."""
+    theirs = _versions(peer, (*peers, "torch", "transformers")) if peer else "missing"
+    return f"- environment of {', '.join(peers)}: {theirs}"
 
 
 def commit() -> str:
