@@ -3,7 +3,8 @@
 Usage: decomposition.py [ROUNDS]
 
 Everything runs in this process on one thread: what the operator does with a tensor, between the
-bytes it is given and the bytes it leaves, and the same by a full SVD in float64. Prints Markdown.
+bytes it is given and the bytes it leaves, and the same by a full SVD in float64. Then both parts of
+timber, and all of it once more as on a CPU without a matrix unit. Prints Markdown.
 """
 
 import sys
@@ -11,13 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from math import ceil
 from statistics import median
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from weightsmith.kernels import sliced_gram
 
 from weightsmith.operators.timber import Timber
 from weightsmith.operators.unit import Block, Unit
-from weightsmith.spectral import effective_rank, rank_of, singular_values
+from weightsmith.spectral import decompose, effective_rank, rank_of, singular_values
 
 Row = tuple[str, ...]
 
@@ -31,6 +34,15 @@ DIFFERENCES = (
     "steps at most",
     "script differs in",
     "steps at most",
+)
+PARTS = (
+    "delta",
+    "shape",
+    "decomposition s",
+    "the rest s",
+    "float64: decomposition s",
+    "float64: timber s",
+    "float64: method / it",
 )
 # How many times faster than the script's method.
 BARS = {(2048, 8192): 6.0, (2048, 2048): 2.5, (32768, 1024): 9.0}
@@ -106,16 +118,23 @@ def _bytes(tensor: Tensor) -> memoryview:
     return memoryview(tensor.view(torch.uint8).numpy().reshape(-1)).cast("B")
 
 
-def measure(name: str, base: Tensor, instruct: Tensor, rounds: int) -> tuple[Row, Row]:
-    """Measure one pair; a line of the table of times and one of that of differences."""
-    out = torch.zeros_like(base)
+def measure(name: str, base: Tensor, instruct: Tensor, rounds: int) -> tuple[Row, Row, Row]:
+    """Measure one pair; a line of each table."""
+    out, spare = torch.zeros_like(base), torch.zeros_like(base)
     svd: list[float] = []
     method: list[float] = []
     walls: list[float] = []
+    parts: list[tuple[float, ...]] = []
+    delta = instruct.float() - base.float()
     ours(base, instruct, out)
     for _ in range(rounds):
         method.append(seconds(lambda: script(base, instruct, svd)))
         walls.append(seconds(lambda: ours(base, instruct, out)))
+        sliced = seconds(lambda: decompose(delta))
+        with patch.object(sliced_gram, "available", lambda: False):
+            plain = seconds(lambda: decompose(delta))
+            whole = seconds(lambda: ours(base, instruct, spare))
+        parts.append((sliced, plain, whole))
     wall = median(walls)
     ratio = median(method) / wall
     bar = BARS[base.shape[0], base.shape[1]]
@@ -131,7 +150,7 @@ def measure(name: str, base: Tensor, instruct: Tensor, rounds: int) -> tuple[Row
         f"at least {bar:g}: {'yes' if ratio >= bar else '**no**'}",
     )
     expected, k, erank = reference(base, instruct)
-    values = singular_values(instruct.float() - base.float())
+    values = singular_values(delta)
     theirs, their_k = script(base, instruct, [])
     found, script_found = steps(out, expected), steps(theirs, expected)
     differences = (
@@ -144,7 +163,17 @@ def measure(name: str, base: Tensor, instruct: Tensor, rounds: int) -> tuple[Row
         f"{100 * float((script_found > 0).double().mean()):.5f} %",
         str(int(script_found.max())),
     )
-    return times, differences
+    sliced, plain, whole = map(median, zip(*parts, strict=True))
+    where = (
+        name,
+        shape,
+        f"{sliced:.2f}",
+        f"{wall - sliced:.2f}",
+        f"{plain:.2f}",
+        f"{whole:.2f}",
+        f"{median(method) / whole:.1f}",
+    )
+    return times, differences, where
 
 
 def main() -> None:
@@ -152,7 +181,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     rows = [measure(*pair, rounds) for shape in BARS for pair in pairs(*shape)]
-    for head, lines in zip((TIMES, DIFFERENCES), zip(*rows, strict=True), strict=True):
+    for head, lines in zip((TIMES, DIFFERENCES, PARTS), zip(*rows, strict=True), strict=True):
         for line in (head, ("---",) * len(head), *lines):
             print(f"| {' | '.join(line)} |")
         print()
