@@ -2,6 +2,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -70,6 +71,15 @@ NB_MODULE(_native, m) {
                      Bytes b, S b_dtype) {
         return compute(ew::Formula::lerp, out, out_dtype, {{a, a_dtype}, {b, b_dtype}},
                        {weight_a, weight_b});
+    });
+    m.def("products", [](Bytes a, S a_dtype, Bytes b, S b_dtype) {
+        const ew::Input x{a.data(), ew::parse_dtype(a_dtype)}, y{b.data(), ew::parse_dtype(b_dtype)};
+        const std::size_t n = a.size() / ew::width(x.dtype);
+        if (a.size() != n * ew::width(x.dtype) || b.size() != n * ew::width(y.dtype))
+            throw std::invalid_argument("buffers have different numbers of elements");
+        nb::gil_scoped_release release;
+        const ew::Products found = ew::products(n, x, y);
+        return std::array<double, 3>{found.aa, found.ab, found.bb};
     });
     m.def("xor", [](Writable out, Bytes a, Bytes b) {
         if (out.size() != a.size() || out.size() != b.size())

@@ -7,7 +7,17 @@ WEIGHTSMITH_REFERENCE=1 asks for the reference.
 import os
 import warnings
 
-__all__ = ["axpy", "cast", "count_nonfinite", "difference", "graft", "lerp", "native", "xor"]
+__all__ = [
+    "axpy",
+    "cast",
+    "count_nonfinite",
+    "difference",
+    "graft",
+    "lerp",
+    "native",
+    "products",
+    "xor",
+]
 
 native = not os.environ.get("WEIGHTSMITH_REFERENCE")
 
@@ -20,6 +30,7 @@ if native:
             difference,
             graft,
             lerp,
+            products,
             xor,
         )
     except ImportError:
@@ -38,5 +49,6 @@ if not native:
         difference,
         graft,
         lerp,
+        products,
         xor,
     )

@@ -17,6 +17,8 @@ constexpr std::size_t run = 64;      // elements computed between two prefetches
 constexpr std::size_t ahead = 3072;  // bytes that a prefetch is ahead
 constexpr std::size_t chunk = 2048;  // elements; scratch of this length stays in the first-level cache
 
+constexpr std::size_t lanes = 16;    // of sums, in float64
+
 constexpr int arity(Formula formula) {
     return formula == Formula::cast ? 1 : formula == Formula::graft ? 3 : 2;
 }
@@ -144,6 +146,50 @@ WS_INLINE std::size_t dispatch(Formula formula, Output out, std::size_t n, const
     return 0;
 }
 
+// Sums in lanes, element i in lane i % lanes: one order of additions for all instruction sets.
+template <typename A, typename B>
+WS_INLINE Products products_of(std::size_t n, const unsigned char* a, const unsigned char* b) {
+    double aa[lanes] = {}, ab[lanes] = {}, bb[lanes] = {};
+    const auto add = [&](std::size_t first, std::size_t count) {
+        for (std::size_t l = 0; l < count; ++l) {
+            const double x = A::widen(load<typename A::Stored>(a, first + l));
+            const double y = B::widen(load<typename B::Stored>(b, first + l));
+            aa[l] += x * x;
+            ab[l] += x * y;
+            bb[l] += y * y;
+        }
+    };
+    std::size_t first = 0;
+    for (; first + lanes <= n; first += lanes) add(first, lanes);
+    add(first, n - first);
+    Products sums{0, 0, 0};
+    for (std::size_t l = 0; l < lanes; ++l) {
+        sums.aa += aa[l];
+        sums.ab += ab[l];
+        sums.bb += bb[l];
+    }
+    return sums;
+}
+
+template <typename A>
+WS_INLINE Products products_with(std::size_t n, const unsigned char* a, Input b) {
+    switch (b.dtype) {
+        case DType::bf16: return products_of<A, Bf16>(n, a, b.data);
+        case DType::f16: return products_of<A, F16>(n, a, b.data);
+        case DType::f32: return products_of<A, F32>(n, a, b.data);
+    }
+    return {};
+}
+
+WS_INLINE Products all_products(std::size_t n, Input a, Input b) {
+    switch (a.dtype) {
+        case DType::bf16: return products_with<Bf16>(n, a.data, b);
+        case DType::f16: return products_with<F16>(n, a.data, b);
+        case DType::f32: return products_with<F32>(n, a.data, b);
+    }
+    return {};
+}
+
 template <typename Stored>
 WS_INLINE Nonfinite count_in(const unsigned char* data, std::size_t n, Specials specials) {
     constexpr Stored unsigned_part = Stored(~Stored(0)) >> 1;
@@ -175,6 +221,7 @@ WS_INLINE Nonfinite count_all(const unsigned char* data, std::size_t n, Specials
 struct Isa {
     const char* name;
     std::size_t (*compute)(Formula, Output, std::size_t, const Input*, const float*);
+    Products (*products)(std::size_t, Input, Input);
     Nonfinite (*count)(const unsigned char*, std::size_t, Specials);
 };
 
@@ -182,6 +229,9 @@ struct Isa {
     attribute std::size_t compute_##suffix(Formula formula, Output out, std::size_t n,            \
                                            const Input* inputs, const float* coefficients) {      \
         return dispatch(formula, out, n, inputs, coefficients);                                   \
+    }                                                                                             \
+    attribute Products products_##suffix(std::size_t n, Input a, Input b) {                       \
+        return all_products(n, a, b);                                                             \
     }                                                                                             \
     attribute Nonfinite count_##suffix(const unsigned char* data, std::size_t n,                  \
                                        Specials specials) {                                       \
@@ -195,10 +245,10 @@ WS_TARGET(avx512, WS_WITH_AVX512)
 #endif
 
 std::vector<Isa> available() {
-    std::vector<Isa> found{{"baseline", compute_baseline, count_baseline}};
+    std::vector<Isa> found{{"baseline", compute_baseline, products_baseline, count_baseline}};
 #if defined(__x86_64__)
-    if (has_avx2()) found.push_back({"avx2", compute_avx2, count_avx2});
-    if (has_avx512()) found.push_back({"avx512", compute_avx512, count_avx512});
+    if (has_avx2()) found.push_back({"avx2", compute_avx2, products_avx2, count_avx2});
+    if (has_avx512()) found.push_back({"avx512", compute_avx512, products_avx512, count_avx512});
 #endif
     return found;
 }
@@ -223,6 +273,8 @@ std::size_t compute(Formula formula, Output out, std::size_t n, const Input* inp
                     const float* coefficients) {
     return choice().current().compute(formula, out, n, inputs, coefficients);
 }
+
+Products products(std::size_t n, Input a, Input b) { return choice().current().products(n, a, b); }
 
 void exclusive_or(unsigned char* out, const unsigned char* a, const unsigned char* b,
                   std::size_t nbytes) {

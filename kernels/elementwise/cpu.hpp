@@ -30,6 +30,12 @@ enum class Formula { cast, difference, axpy, graft, lerp };
 std::size_t compute(Formula formula, Output out, std::size_t n, const Input* inputs,
                     const float* coefficients);
 
+// Sums of squares of two inputs of n elements, and of their products.
+struct Products {
+    double aa, ab, bb;
+};
+Products products(std::size_t n, Input a, Input b);
+
 void exclusive_or(unsigned char* out, const unsigned char* a, const unsigned char* b,
                   std::size_t nbytes);
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
+_LANES = 16  # of sums
 _BLOCK = 1 << 16  # elements at a time: temporary arrays stay small and in the cache
 # Width in bytes; without the sign, NaN lies above the second and the third is infinite.
 _SPECIALS = {
@@ -126,6 +127,29 @@ def lerp(
     """out = weight_a * a + weight_b * b."""
     p, q = np.float32(weight_a), np.float32(weight_b)
     return _compute(out, out_dtype, [(a, a_dtype), (b, b_dtype)], lambda a, b: p * a + q * b)
+
+
+def products(a: Any, a_dtype: str, b: Any, b_dtype: str) -> list[float]:
+    """Sums of a * a, a * b and b * b in float64."""
+    _widths(a_dtype, b_dtype)
+    left, right = _widen(a, a_dtype), _widen(b, b_dtype)
+    if len(left) != len(right):
+        raise ValueError("buffers have different numbers of elements")
+    with np.errstate(all="ignore"):
+        x, y = left.astype(np.float64), right.astype(np.float64)
+        return [_in_lanes(values) for values in (x * x, x * y, y * y)]
+
+
+def _in_lanes(values: NDArray[np.float64]) -> float:
+    """The sum of sums in lanes: element i is added to lane i % _LANES."""
+    whole = len(values) // _LANES * _LANES
+    # Not pairwise, as numpy sums within a row: row is added to row.
+    lanes = values[:whole].reshape(-1, _LANES).sum(axis=0)
+    lanes[: len(values) - whole] += values[whole:]
+    total = 0.0
+    for lane in lanes:
+        total += float(lane)
+    return total
 
 
 def xor(out: Any, a: Any, b: Any) -> None:

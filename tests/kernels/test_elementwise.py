@@ -1,5 +1,6 @@
 """The native kernels against the numpy reference, bit for bit, on every instruction set."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -152,6 +153,28 @@ def test_overflow_is_counted(isa: str, dtype: str, largest: float, least_overflo
         assert kernel.cast(out, dtype, values.view(np.uint8), "F32") == 2
 
 
+@pytest.mark.parametrize("second", WIDTH)
+@pytest.mark.parametrize("first", WIDTH)
+def test_products_are_added_up_in_one_order(isa: str, first: str, second: str) -> None:
+    for n in [*SIZES, 15, 16, 17]:
+        a, b = patterns(1, first, n), patterns(2, second, n)
+        values = [reference._widen(x.data, d) for x, d in ((a, first), (b, second))]
+        for sane in (False, True):
+            if sane:  # else nearly every sum is NaN
+                for x, v, d in ((a, values[0], first), (b, values[1], second)):
+                    x[np.repeat(~(np.abs(v) < 1e4), WIDTH[d])] = 0
+            for offset in (0, 3):
+                operands = (at_offset(a, offset), first, at_offset(b, offset), second)
+                expected = reference.products(*operands)
+                assert np.array_equal(native.products(*operands), expected, equal_nan=True)
+        x, y = (
+            reference._widen(x.data, d).astype(np.float64) for x, d in ((a, first), (b, second))
+        )
+        exact = [math.fsum(x * x), math.fsum(x * y), math.fsum(y * y)]
+        room = 1e-15 * n * math.fsum(np.abs(x * y))
+        assert expected == pytest.approx(exact, rel=1e-13, abs=room)
+
+
 def test_xor(isa: str) -> None:
     a, b = patterns(1, "F32", 999), patterns(2, "F32", 999)
     out = np.empty_like(a)
@@ -203,6 +226,8 @@ def test_sizes_must_agree(kernel: Any) -> None:
         kernel.cast(bytearray(7), "F32", long, "F32")
     with pytest.raises(ValueError, match="different"):
         kernel.xor(out, long, short)
+    with pytest.raises(ValueError, match="different"):
+        kernel.products(long, "F32", short, "BF16")
     with pytest.raises(ValueError, match="no arithmetic on dtype I64"):
         kernel.cast(out, "F32", long, "I64")
 

@@ -83,11 +83,8 @@ def great_circle(unit: Unit, t: float) -> int:
     a, b = unit.inputs
     square_a = square_b = product = 0.0
     for _, (x, y) in pieces(unit.inputs):
-        left, right = (each.float32().astype(np.float64) for each in (x, y))
-        # Not by BLAS, whose threads would wait for each other, and whose sums differ by machine.
-        square_a += float(np.square(left).sum())
-        square_b += float(np.square(right).sum())
-        product += float((left * right).sum())
+        sums = elementwise.products(x.data, x.dtype, y.data, y.dtype)
+        square_a, product, square_b = square_a + sums[0], product + sums[1], square_b + sums[2]
     norms = [sqrt(square) for square in (square_a, square_b)]
     if not np.isfinite([*norms, product]).all():
         raise WeightsmithError(
