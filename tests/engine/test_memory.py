@@ -96,6 +96,22 @@ def test_timber_holds_ten_matrices(here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", [("slerp", "--t", "0.5"), ("ties", "--density", "0.5")])
+def test_whole_tensors_wait_for_room(here: Path, command: tuple[str, ...]) -> None:
+    """Two threads hold one result of 128 MB where --memory has room for one, and two for two."""
+    side = 8000
+    shapes = {f"layers.{i}.weight": (side, side) for i in range(4)}
+    for seed, role in enumerate("ab"):
+        write_noise(Path(f"{role}.safetensors"), shapes, seed)
+    name, *options = command
+    models = ("a.safetensors", "b.safetensors", "-o", "out.safetensors", "--force", "--jobs", 2)
+    for together in (1, 2):
+        memory = ("--memory", together * 2 * 4 * side**2)
+        peak = peak_anonymous(name, *models, *options, *memory)
+        assert peak < together * 2 * side**2 + 60 * MB
+
+
+@pytest.mark.slow
 def test_memristor_holds_no_tensor(here: Path) -> None:
     """A tensor of 200 MB, and one twice as large, pass through the same few megabytes."""
     peaks = []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from weightsmith.engine.units import WorkUnit, page_aligned
+from weightsmith.operators.operator import Granularity
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,13 @@ class Outlet:
         self._stopped = False
         self._free: list[memoryview] = []
 
-    def buffer(self, size: int) -> memoryview:
-        """A page-aligned buffer for a result; its content is whatever it was used for before."""
-        while self._free:
+    def buffer(self, unit: WorkUnit, lead: int) -> memoryview:
+        """A page-aligned buffer for the result of a unit, which begins `lead` bytes from its start.
+
+        Its content is whatever it was used for before.
+        """
+        size = lead + unit.out_bytes
+        while self._free and not _is_uncut(unit):
             try:
                 buffer = self._free.pop()
             except IndexError:
@@ -75,10 +80,16 @@ class Outlet:
 
     def _write_one(self, finished: Finished) -> None:
         self._write(finished)
-        self._free.append(finished.buffer)
+        if not _is_uncut(finished.unit):
+            self._free.append(finished.buffer)
 
     def stop(self) -> None:
         """Let nobody wait any longer; nothing more will be written in order."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+
+def _is_uncut(unit: WorkUnit) -> bool:
+    """Its buffer may be large, and is not kept for others."""
+    return unit.granularity is Granularity.TENSOR

@@ -106,7 +106,7 @@ class RayRun:
 
     def _needs(self, share: Share) -> dict[str, float]:
         """What Ray has to set aside for a share."""
-        uncut = uncut_memory(share.tensors, self._plan.operator.granularity)
+        uncut = uncut_memory(share.tensors, self._plan.operator)
         gpus = {"num_gpus": 1} if self._settings.device != "cpu" else {}
         memory = max(self._settings.memory, uncut)
         return {"num_cpus": self._job.threads, "memory": memory, **gpus}

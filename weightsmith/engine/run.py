@@ -7,7 +7,7 @@ those before them are written. Everything else happens in any order.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from weightsmith.checkpoint.remote import is_remote, read_ahead
@@ -16,11 +16,10 @@ from weightsmith.engine.link import Ready, begin, link_of, links_of
 from weightsmith.engine.maker import Maker
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
+from weightsmith.engine.room import Room
 from weightsmith.engine.units import Arena, WorkUnit, cut, granularity_of
-from weightsmith.operators.operator import Granularity, TensorPlan
+from weightsmith.operators.operator import Granularity, Operator, TensorPlan
 
-# A tensor operator may hold about this many float32 copies of its matrix.
-_TENSOR_COPIES = 10
 # Threads where a card computes: one sends what it has read while the other's matrix is worked on.
 _ON_DEVICE = 2
 
@@ -68,7 +67,13 @@ class Run:
         far = [source for source in plan.sources if is_remote(source)]
         ahead = memory // 4 // max(1, len(far))
         memory -= ahead * len(far)
-        self._workers = _thread_count(plan, workers, memory, device)
+        plans = (plan, *(link.plan for link in self._links))
+        own, *above = (uncut_memory(each.tensors, each.operator) for each in plans)
+        on_card = device != "cpu" and any((own, *above))
+        self._workers = min(workers, _ON_DEVICE) if on_card else workers
+        self._room = Room(memory)
+        # Whatever is asked of a link, it may need this.
+        self._above = max(above, default=0)
         plan.keep()
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
@@ -149,29 +154,45 @@ class Run:
     def _take_and_make(self) -> None:
         arena = Arena()
         while batch := self._take_batch(arena):
-            for number, unit, feeds in batch:
-                inputs = [ready() for ready in feeds]
-                # Written from the same offset within a page as it lands on, the copy is fastest.
-                lead = self._sink.lead(unit.name, unit.out_start)
-                buffer = self._outlet.buffer(lead + unit.out_bytes)
-                out = buffer[lead : lead + unit.out_bytes]
-                self.maker(unit, out, inputs)
-                if self._stopped:
-                    return
-                self._outlet.put(Finished(number, unit, out, buffer))
+            size = self._size([unit for _, unit, _ in batch])
+            while batch and not self._stopped:
+                self._make(*batch.pop(0))
+            if size:
+                arena.clear()
+                self._room.give(size)
+
+    def _make(self, number: int, unit: WorkUnit, feeds: list[Ready]) -> None:
+        inputs = [ready() for ready in feeds]
+        # Written from the same offset within a page as it lands on, the copy is fastest.
+        lead = self._sink.lead(unit.name, unit.out_start)
+        buffer = self._outlet.buffer(unit, lead)
+        out = buffer[lead : lead + unit.out_bytes]
+        self.maker(unit, out, inputs)
+        if not self._stopped:
+            self._outlet.put(Finished(number, unit, out, buffer))
 
     def _stop(self, failure: BaseException | None = None) -> None:
         self._failure = self._failure or failure
         self._stopped = True
         self._outlet.stop()
+        self._room.stop()
 
     def _take_batch(self, arena: Arena) -> list[tuple[int, WorkUnit, list[Ready]]]:
         with self._take:
             batch = [] if self._stopped else next(self._batches, [])
+            # Taken in the order of the units: the next to be written never waits for a later one.
+            self._room.take(self._size([unit for _, unit in batch]))
             return [
                 (number, unit, self._begin(unit, arena.below(-place) if self._streams else arena))
                 for place, (number, unit) in enumerate(batch)
             ]
+
+    def _size(self, units: Sequence[WorkUnit]) -> int:
+        """What a batch takes of the room; on a card, what is there is not counted."""
+        if not units or self._device != "cpu":
+            return 0
+        own = uncut_memory([unit.tensor for unit in units], self._plan.operator)
+        return max(own, self._above)
 
     def _begin(self, unit: WorkUnit, arena: Arena) -> list[Ready]:
         feeds = begin(self._plan, unit, arena)
@@ -221,18 +242,10 @@ def _reads_held(plan: Plan, tensor: TensorPlan) -> bool:
     return any(link is not None and link.is_held(name) for link, name in found)
 
 
-def uncut_memory(tensors: Iterable[TensorPlan], usual: Granularity) -> int:
+def uncut_memory(tensors: Iterable[TensorPlan], operator: Operator) -> int:
     """Bytes that the largest of the tensors needs that cannot be cut; 0 if all can be."""
-    uncut = (t for t in tensors if granularity_of(t, usual) is Granularity.TENSOR)
-    return max((_TENSOR_COPIES * 4 * _elements(tensor) for tensor in uncut), default=0)
-
-
-def _thread_count(plan: Plan, workers: int, memory: int, device: str) -> int:
-    plans = (plan, *(link.plan for link in links_of(plan)))
-    needed = max(uncut_memory(each.tensors, each.operator.granularity) for each in plans)
-    if needed and device != "cpu":
-        return min(workers, _ON_DEVICE)
-    return max(1, min(workers, memory // max(1, needed)))
+    uncut = (t for t in tensors if granularity_of(t, operator.granularity) is Granularity.TENSOR)
+    return max((operator.working_arrays * 4 * _elements(tensor) for tensor in uncut), default=0)
 
 
 def _elements(tensor: TensorPlan) -> int:

@@ -138,7 +138,7 @@ def shares(plan: Plan, layout: Layout, done: frozenset[str]) -> list[Share]:
 
 
 def _together(left: Sequence[TensorPlan], plan: Plan) -> Iterator[list[TensorPlan]]:
-    uncut = uncut_memory(left, plan.operator.granularity) > 0
+    uncut = uncut_memory(left, plan.operator) > 0
     limit = max(_UNCUT_BYTES if uncut else _SHARE_BYTES, sum(map(_nbytes, left)) // _MOST_SHARES)
     together: list[TensorPlan] = []
     size = 0

@@ -175,6 +175,11 @@ class Arena:
             area = self._areas[index] = page_aligned(size)
         return area
 
+    def clear(self) -> None:
+        """Give the memory back: large buffers would lie idle beside those of other workers."""
+        self._areas.clear()
+        self._below.clear()
+
     def below(self, index: int) -> "Arena":
         """More buffers, such as for what buffer number `index` is made of."""
         return self._below.setdefault(index, Arena())

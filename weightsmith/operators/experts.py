@@ -53,6 +53,7 @@ class ConvertExperts(Operator):
 
     name: ClassVar[str] = "experts"
     granularity: ClassVar[Granularity] = Granularity.TENSOR
+    working_arrays: ClassVar[int] = 2  # as in slerp
     uses: ClassVar[frozenset[str]] = frozenset({"spool"})
     examples: ClassVar[str] = """
     weightsmith experts model/ --to separate -o separate/
