@@ -150,7 +150,7 @@ WS_INLINE std::size_t dispatch(Formula formula, Output out, std::size_t n, const
 template <typename A, typename B>
 WS_INLINE Products products_of(std::size_t n, const unsigned char* a, const unsigned char* b) {
     double aa[lanes] = {}, ab[lanes] = {}, bb[lanes] = {};
-    const auto add = [&](std::size_t first, std::size_t count) {
+    const auto add = [&](std::size_t first, std::size_t count) __attribute__((always_inline)) {
         for (std::size_t l = 0; l < count; ++l) {
             const double x = A::widen(load<typename A::Stored>(a, first + l));
             const double y = B::widen(load<typename B::Stored>(b, first + l));

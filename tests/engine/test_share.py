@@ -166,8 +166,8 @@ def test_what_a_task_needs(models: Path, here: Path, cluster: OneProcess) -> Non
     package.timber(
         *pair, output="o", executor="ray", device="cpu", jobs=2, memory=1, select="*embed*"
     )
-    # Ten times the matrix in float32, where it is more than --memory.
-    assert {"num_cpus": 2, "memory": 10 * 4 * 96 * 24} in cluster.needs
+    # Ten times the matrix in float32, inputs and output, where that is more than --memory.
+    assert {"num_cpus": 2, "memory": (10 * 4 + 3 * 2) * 96 * 24} in cluster.needs
     assert {"num_cpus": 2, "memory": 1} in cluster.needs
     with pytest.raises(WeightsmithError, match="no machine of the cluster is large enough"):
         package.cat(models / "base", output="p", executor="ray", jobs=3)

@@ -112,7 +112,7 @@ def main() -> None:
         from weightsmith.cli.chain import is_chain, run_chain
 
         words = sys.argv[1:]
-        named = next((word for word in words if not word.startswith("-")), "")
+        named = words[0] if words and not words[0].startswith("-") else ""
         completing = COMPLETION in os.environ  # of words that are not on the command line
         run_chain(words) if is_chain(words) else build(None if completing else named)()
     except WeightsmithError as error:

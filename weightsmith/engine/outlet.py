@@ -4,18 +4,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from weightsmith.engine.units import WorkUnit, page_aligned
-from weightsmith.operators.operator import Granularity
+from weightsmith.engine.units import KEPT, WorkUnit, page_aligned
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A unit, its number in the order of the plan, and its result inside a page-aligned buffer."""
+    """A unit, its number in the order of the plan, and its result inside a page-aligned buffer.
+
+    `room` is free once it is written.
+    """
 
     number: int
     unit: WorkUnit
     data: memoryview
     buffer: memoryview
+    room: int = 0
 
 
 class Outlet:
@@ -38,13 +41,9 @@ class Outlet:
         self._stopped = False
         self._free: list[memoryview] = []
 
-    def buffer(self, unit: WorkUnit, lead: int) -> memoryview:
-        """A page-aligned buffer for the result of a unit, which begins `lead` bytes from its start.
-
-        Its content is whatever it was used for before.
-        """
-        size = lead + unit.out_bytes
-        while self._free and not _is_uncut(unit):
+    def buffer(self, size: int) -> memoryview:
+        """A page-aligned buffer for a result; its content is whatever it was used for before."""
+        while self._free and size <= KEPT:
             try:
                 buffer = self._free.pop()
             except IndexError:
@@ -58,11 +57,11 @@ class Outlet:
         if not self._ordered:
             self._write_one(finished)
             return
+        number = finished.number
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopped or finished.number < self._next + self._limit
-            )
-            self._waiting[finished.number] = finished
+            self._changed.wait_for(lambda: self._stopped or number < self._next + self._limit)
+            self._waiting[number] = finished
+            del finished  # or its buffer would be kept while this thread writes others
             if self._draining or self._stopped:
                 return
             self._draining = True
@@ -80,7 +79,7 @@ class Outlet:
 
     def _write_one(self, finished: Finished) -> None:
         self._write(finished)
-        if not _is_uncut(finished.unit):
+        if len(finished.buffer) <= KEPT:
             self._free.append(finished.buffer)
 
     def stop(self) -> None:
@@ -88,8 +87,3 @@ class Outlet:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-
-
-def _is_uncut(unit: WorkUnit) -> bool:
-    """Its buffer may be large, and is not kept for others."""
-    return unit.granularity is Granularity.TENSOR

@@ -18,7 +18,7 @@ from weightsmith.checkpoint.layout import Layout
 from weightsmith.checkpoint.sink import FileSink
 from weightsmith.engine.maker import refuse_overflows
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.run import uncut_memory
+from weightsmith.engine.room import memory_for_whole, uncut_memory
 from weightsmith.engine.settings import Settings
 from weightsmith.engine.share import Done, Job, Share, pack, shares, sight, work
 from weightsmith.errors import Unfinished, UsageError, WeightsmithError
@@ -108,7 +108,8 @@ class RayRun:
         """What Ray has to set aside for a share."""
         uncut = uncut_memory(share.tensors, self._plan.operator)
         gpus = {"num_gpus": 1} if self._settings.device != "cpu" else {}
-        memory = max(self._settings.memory, uncut)
+        memory = self._settings.memory
+        memory = max(memory, memory - memory_for_whole(memory) + uncut)
         return {"num_cpus": self._job.threads, "memory": memory, **gpus}
 
     def _refuse_too_small(

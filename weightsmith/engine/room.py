@@ -1,6 +1,38 @@
 """Memory that tensors which cannot be cut share: what does not fit waits."""
 
 import threading
+from collections.abc import Iterable
+
+from weightsmith.engine.units import granularity_of, nbytes
+from weightsmith.operators.operator import Granularity, Operator, Segment, TensorPlan
+
+
+def memory_for_whole(memory: int) -> int:
+    """How much of it tensors may take that cannot be cut; the rest is for pieces of others."""
+    return memory - memory // 8
+
+
+def uncut_memory(tensors: Iterable[TensorPlan], operator: Operator) -> int:
+    """Bytes that the largest of the tensors needs that cannot be cut; 0 if all can be.
+
+    Its inputs count as if none of them were mapped.
+    """
+    return max(
+        (
+            _segment_bytes(tensor, segment, operator.working_arrays)
+            for tensor in tensors
+            if granularity_of(tensor, operator.granularity) is Granularity.TENSOR
+            for segment in tensor.segments
+        ),
+        default=0,
+    )
+
+
+def _segment_bytes(tensor: TensorPlan, segment: Segment, arrays: int) -> int:
+    size = segment.stop - segment.start
+    specs = [slot.spec for slot in segment.slots]
+    buffers = nbytes(tensor.spec.dtype, size) + sum(nbytes(s.dtype, s.numel) for s in specs)
+    return buffers + arrays * 4 * max(size, *(spec.numel for spec in specs), 0)
 
 
 class Room:
@@ -24,6 +56,8 @@ class Room:
 
     def give(self, size: int) -> None:
         """Give back what was taken."""
+        if not size:
+            return
         with self._changed:
             self._taken -= size
             self._changed.notify_all()

@@ -6,7 +6,7 @@ those before them are written. Everything else happens in any order.
 """
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -16,9 +16,9 @@ from weightsmith.engine.link import Ready, begin, link_of, links_of
 from weightsmith.engine.maker import Maker
 from weightsmith.engine.outlet import Finished, Outlet
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.room import Room
-from weightsmith.engine.units import Arena, WorkUnit, cut, granularity_of
-from weightsmith.operators.operator import Granularity, Operator, TensorPlan
+from weightsmith.engine.room import Room, memory_for_whole, uncut_memory
+from weightsmith.engine.units import Arena, WorkUnit, cut
+from weightsmith.operators.operator import TensorPlan
 
 # Threads where a card computes: one sends what it has read while the other's matrix is worked on.
 _ON_DEVICE = 2
@@ -67,13 +67,16 @@ class Run:
         far = [source for source in plan.sources if is_remote(source)]
         ahead = memory // 4 // max(1, len(far))
         memory -= ahead * len(far)
-        plans = (plan, *(link.plan for link in self._links))
-        own, *above = (uncut_memory(each.tensors, each.operator) for each in plans)
-        on_card = device != "cpu" and any((own, *above))
-        self._workers = min(workers, _ON_DEVICE) if on_card else workers
-        self._room = Room(memory)
         # Whatever is asked of a link, it may need this.
-        self._above = max(above, default=0)
+        self._above = sum(
+            uncut_memory(link.plan.tensors, link.plan.operator) for link in self._links
+        )
+        whole = memory_for_whole(memory)
+        self._room = Room(whole)
+        if self._above or uncut_memory(plan.tensors, plan.operator):
+            memory -= whole
+            workers = workers if device == "cpu" else min(workers, _ON_DEVICE)
+        self._workers = workers
         plan.keep()
         # Each worker works in one set of buffers and may have one more result waiting.
         self._memory = memory // (2 * self._workers)
@@ -154,22 +157,25 @@ class Run:
     def _take_and_make(self) -> None:
         arena = Arena()
         while batch := self._take_batch(arena):
-            size = self._size([unit for _, unit, _ in batch])
             while batch and not self._stopped:
-                self._make(*batch.pop(0))
-            if size:
-                arena.clear()
-                self._room.give(size)
+                self._make(*batch.popleft(), arena)
 
-    def _make(self, number: int, unit: WorkUnit, feeds: list[Ready]) -> None:
+    def _make(
+        self, number: int, unit: WorkUnit, feeds: list[Ready], room: int, arena: Arena
+    ) -> None:
         inputs = [ready() for ready in feeds]
         # Written from the same offset within a page as it lands on, the copy is fastest.
         lead = self._sink.lead(unit.name, unit.out_start)
-        buffer = self._outlet.buffer(unit, lead)
+        buffer = self._outlet.buffer(lead + unit.out_bytes)
         out = buffer[lead : lead + unit.out_bytes]
         self.maker(unit, out, inputs)
+        finished = [Finished(number, unit, out, buffer, room)]
+        # Nothing of it may be left when another tensor gets its room.
+        del inputs, out, buffer
+        feeds.clear()
+        arena.trim()
         if not self._stopped:
-            self._outlet.put(Finished(number, unit, out, buffer))
+            self._outlet.put(finished.pop())
 
     def _stop(self, failure: BaseException | None = None) -> None:
         self._failure = self._failure or failure
@@ -177,22 +183,26 @@ class Run:
         self._outlet.stop()
         self._room.stop()
 
-    def _take_batch(self, arena: Arena) -> list[tuple[int, WorkUnit, list[Ready]]]:
+    def _take_batch(self, arena: Arena) -> deque[tuple[int, WorkUnit, list[Ready], int]]:
+        """Units with what they are made of, and the room that is free once each is written."""
         with self._take:
             batch = [] if self._stopped else next(self._batches, [])
+            room = self._needs(batch)
             # Taken in the order of the units: the next to be written never waits for a later one.
-            self._room.take(self._size([unit for _, unit in batch]))
-            return [
-                (number, unit, self._begin(unit, arena.below(-place) if self._streams else arena))
-                for place, (number, unit) in enumerate(batch)
-            ]
+            self._room.take(room)
+            taken: deque[tuple[int, WorkUnit, list[Ready], int]] = deque()
+            for place, (number, unit) in enumerate(batch):
+                if self._stopped:
+                    break
+                feeds = self._begin(unit, arena.below(-place) if self._streams else arena)
+                taken.append((number, unit, feeds, room if place == len(batch) - 1 else 0))
+            return taken
 
-    def _size(self, units: Sequence[WorkUnit]) -> int:
+    def _needs(self, batch: Sequence[tuple[int, WorkUnit]]) -> int:
         """What a batch takes of the room; on a card, what is there is not counted."""
-        if not units or self._device != "cpu":
+        if not batch or self._device != "cpu":
             return 0
-        own = uncut_memory([unit.tensor for unit in units], self._plan.operator)
-        return max(own, self._above)
+        return self._above + uncut_memory([unit.tensor for _, unit in batch], self._plan.operator)
 
     def _begin(self, unit: WorkUnit, arena: Arena) -> list[Ready]:
         feeds = begin(self._plan, unit, arena)
@@ -206,6 +216,7 @@ class Run:
             # A stream must not be complete unless all is well: its reader takes it at its word.
             self._check_ends()
         self._sink.write(name, done.unit.out_start, done.data)
+        self._room.give(done.room)
         with self._counts:
             self._left[name] -= 1
             sound = name not in self.maker.overflows
@@ -240,20 +251,6 @@ def _reads_held(plan: Plan, tensor: TensorPlan) -> bool:
         if not slot.whole
     )
     return any(link is not None and link.is_held(name) for link, name in found)
-
-
-def uncut_memory(tensors: Iterable[TensorPlan], operator: Operator) -> int:
-    """Bytes that the largest of the tensors needs that cannot be cut; 0 if all can be."""
-    uncut = (t for t in tensors if granularity_of(t, operator.granularity) is Granularity.TENSOR)
-    return max((operator.working_arrays * 4 * _elements(tensor) for tensor in uncut), default=0)
-
-
-def _elements(tensor: TensorPlan) -> int:
-    """Size of the largest array that a unit of an uncut tensor holds."""
-    return max(
-        max(segment.stop - segment.start, *(slot.spec.numel for slot in segment.slots), 0)
-        for segment in tensor.segments
-    )
 
 
 def require_device(device: str) -> None:

@@ -22,7 +22,8 @@ from weightsmith.checkpoint.sink import PlacedFiles
 from weightsmith.checkpoint.source import Source
 from weightsmith.engine import journal
 from weightsmith.engine.plan import Plan
-from weightsmith.engine.run import Run, require_device, uncut_memory
+from weightsmith.engine.room import uncut_memory
+from weightsmith.engine.run import Run, require_device
 from weightsmith.errors import Overflow, UsageError, WeightsmithError
 from weightsmith.header import Header
 from weightsmith.operators.operator import Draft, Operator, TensorPlan

@@ -14,6 +14,8 @@ from weightsmith.operators.operator import Granularity, Segment, Slot, TensorPla
 # and their inputs stay in the last-level cache.
 BLOCK_ELEMENTS = 1 << 21
 _SMALLEST = 4096
+# Buffers of more bytes than a unit that was cut has are not kept for the next.
+KEPT = 8 * BLOCK_ELEMENTS + 4 * PAGE
 
 
 def nbytes(dtype: str, elements: int) -> int:
@@ -175,10 +177,11 @@ class Arena:
             area = self._areas[index] = page_aligned(size)
         return area
 
-    def clear(self) -> None:
-        """Give the memory back: large buffers would lie idle beside those of other workers."""
-        self._areas.clear()
-        self._below.clear()
+    def trim(self) -> None:
+        """Drop large buffers, which would lie idle beside those of other workers."""
+        self._areas = {index: area for index, area in self._areas.items() if len(area) <= KEPT}
+        for arena in self._below.values():
+            arena.trim()
 
     def below(self, index: int) -> "Arena":
         """More buffers, such as for what buffer number `index` is made of."""

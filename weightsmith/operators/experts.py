@@ -53,7 +53,7 @@ class ConvertExperts(Operator):
 
     name: ClassVar[str] = "experts"
     granularity: ClassVar[Granularity] = Granularity.TENSOR
-    working_arrays: ClassVar[int] = 2  # as in slerp
+    working_arrays: ClassVar[int] = 2
     uses: ClassVar[frozenset[str]] = frozenset({"spool"})
     examples: ClassVar[str] = """
     weightsmith experts model/ --to separate -o separate/

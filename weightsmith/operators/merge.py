@@ -70,6 +70,7 @@ class Merge(Operator):
 
     name: ClassVar[str] = "merge"
     inputs: ClassVar[tuple[Input, ...]] = (Input("model", "the models to merge", many=True),)
+    working_arrays: ClassVar[int] = 0
 
     method: type[Operator]
     parts: tuple[Part, ...]

@@ -240,7 +240,8 @@ class Operator:
     inputs: ClassVar[tuple[Input, ...]] = (Input("model", "the checkpoint", stdin=True),)
     primary: ClassVar[int] = 0
     granularity: ClassVar[Granularity] = Granularity.ELEMENT
-    # Of its largest array in float32, as many as a tensor that cannot be cut may take.
+    # How many times its largest array in float32 a tensor that cannot be cut takes, besides inputs
+    # and output as they are stored.
     working_arrays: ClassVar[int] = 10
     uses: ClassVar[frozenset[str]] = frozenset()  # of "device", "cache", "spool"
     examples: ClassVar[str] = ""

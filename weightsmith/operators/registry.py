@@ -17,11 +17,11 @@ def register(operator: T) -> T:
 
 
 def operator_named(name: str) -> type[Operator] | None:
-    """The operator of this name, None if there is none; the others are not imported."""
+    """The operator of this name, None if there is none; others are imported only to be sure."""
     module = name.replace("-", "_")
     if name not in _OPERATORS and module in _modules():
         importlib.import_module(f"weightsmith.operators.{module}")
-    return _OPERATORS.get(name)
+    return _OPERATORS.get(name) or operators().get(name)
 
 
 def operators() -> dict[str, type[Operator]]:

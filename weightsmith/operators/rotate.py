@@ -42,7 +42,7 @@ class Rotate(Operator):
 
     name: ClassVar[str] = "rotate"
     granularity: ClassVar[Granularity] = Granularity.ROW
-    working_arrays: ClassVar[int] = 5  # two are the matrix in float64
+    working_arrays: ClassVar[int] = 3  # two are the matrix in float64
     uses: ClassVar[frozenset[str]] = frozenset({"spool"})
     examples: ClassVar[str] = """
     weightsmith rotate model/ -o rotated/

@@ -40,7 +40,7 @@ class Slerp(JoiningOperator):
         Input("b", "the model at t 1"),
     )
     granularity: ClassVar[Granularity] = Granularity.TENSOR
-    working_arrays: ClassVar[int] = 2  # the result, and an input that comes through a pipe
+    working_arrays: ClassVar[int] = 0
     examples: ClassVar[str] = """
     weightsmith slerp a/ b/ --t 0.5 -o merged/
     weightsmith slerp a/ b/ --t 0.5 --t '*.self_attn.*=0.3' -o merged/

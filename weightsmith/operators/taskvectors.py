@@ -82,7 +82,7 @@ class TaskVectors(JoiningOperator):
         Input("base", "the model that the others were tuned from"),
         Input("model", "the tuned models", many=True),
     )
-    working_arrays: ClassVar[int] = 2  # as in slerp
+    working_arrays: ClassVar[int] = 0
 
     weight: Values[Numbers] = option(
         "--weight",
