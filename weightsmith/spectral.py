@@ -195,7 +195,7 @@ def _gram(matrix: Matrix, onto: Tensor | None = None) -> Tensor:
 
 
 def _sliced_gram(matrix: Matrix) -> Tensor | None:
-    """The same in a third of the time, if the CPU can and slices hold all that matters.
+    """The same, faster, if the CPU can and slices hold all that matters.
 
     They hold differences of bfloat16 to the last bit, but for a few of very small weights.
     """

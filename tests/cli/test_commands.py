@@ -66,6 +66,10 @@ def test_the_named_operator_is_imported_alone() -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+def test_help_before_a_command_lists_all() -> None:
+    assert b"memristor" in weightsmith("--help", "graft").stdout
+
+
 def test_version() -> None:
     assert weightsmith("--version").stdout == f"weightsmith {ws.__version__}\n".encode()
 
