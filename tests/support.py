@@ -155,6 +155,12 @@ def weightsmith(*arguments: object, **options: Any) -> subprocess.CompletedProce
     )
 
 
+def python(code: str) -> None:
+    """Run code in a Python of its own; it must succeed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def call(command: str, source: str, *options: object, target: str = "out") -> Tensors:
     """What a command with one input writes, by its Python function: it needs no process.
 

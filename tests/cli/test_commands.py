@@ -13,6 +13,7 @@ from support import (
     assert_fails,
     encode,
     environment,
+    python,
     random_tensors,
     shell,
     weightsmith,
@@ -37,8 +38,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], trio: Trio) -
         "heavy = {'torch', 'numpy', 'triton', 'tqdm', 'safetensors'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    python(code)
 
 
 def test_streaming_imports_neither_torch_nor_numpy(trio: Trio) -> None:
@@ -48,8 +48,7 @@ def test_streaming_imports_neither_torch_nor_numpy(trio: Trio) -> None:
         " output='/dev/null')\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    python(code)
 
 
 def test_the_named_operator_is_imported_alone() -> None:
@@ -62,8 +61,7 @@ def test_the_named_operator_is_imported_alone() -> None:
         "for name, operator in operators().items():\n"
         "    assert operator.__module__.rpartition('.')[2] == name.replace('-', '_')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    python(code)
 
 
 def test_help_before_a_command_lists_all() -> None:

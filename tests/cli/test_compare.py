@@ -14,6 +14,7 @@ from support import (
     assert_fails,
     encode,
     from_bf16,
+    python,
     random_tensors,
     shell,
     weightsmith,
@@ -182,8 +183,7 @@ def test_no_torch_without_spectrum(trio: Trio) -> None:
         "from weightsmith.cli.app import main; main()\n"
         "assert not {'torch', 'matplotlib', 'triton'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    python(code)
 
 
 def test_memory_is_bounded_by_blocks(here: Path) -> None:
@@ -198,8 +198,7 @@ def test_memory_is_bounded_by_blocks(here: Path) -> None:
         "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
         "assert grown < 16 << 10, grown"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    python(code)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "html"])
