@@ -17,8 +17,6 @@ constexpr std::size_t run = 64;      // elements computed between two prefetches
 constexpr std::size_t ahead = 3072;  // bytes that a prefetch is ahead
 constexpr std::size_t chunk = 2048;  // elements; scratch of this length stays in the first-level cache
 
-constexpr std::size_t lanes = 16;    // of sums, in float64
-
 constexpr int arity(Formula formula) {
     return formula == Formula::cast ? 1 : formula == Formula::graft ? 3 : 2;
 }
@@ -146,49 +144,7 @@ WS_INLINE std::size_t dispatch(Formula formula, Output out, std::size_t n, const
     return 0;
 }
 
-// Sums in lanes, element i in lane i % lanes: one order of additions for all instruction sets.
-template <typename A, typename B>
-WS_INLINE Products products_of(std::size_t n, const unsigned char* a, const unsigned char* b) {
-    double aa[lanes] = {}, ab[lanes] = {}, bb[lanes] = {};
-    const auto add = [&](std::size_t first, std::size_t count) __attribute__((always_inline)) {
-        for (std::size_t l = 0; l < count; ++l) {
-            const double x = A::widen(load<typename A::Stored>(a, first + l));
-            const double y = B::widen(load<typename B::Stored>(b, first + l));
-            aa[l] += x * x;
-            ab[l] += x * y;
-            bb[l] += y * y;
-        }
-    };
-    std::size_t first = 0;
-    for (; first + lanes <= n; first += lanes) add(first, lanes);
-    add(first, n - first);
-    Products sums{0, 0, 0};
-    for (std::size_t l = 0; l < lanes; ++l) {
-        sums.aa += aa[l];
-        sums.ab += ab[l];
-        sums.bb += bb[l];
-    }
-    return sums;
-}
-
-template <typename A>
-WS_INLINE Products products_with(std::size_t n, const unsigned char* a, Input b) {
-    switch (b.dtype) {
-        case DType::bf16: return products_of<A, Bf16>(n, a, b.data);
-        case DType::f16: return products_of<A, F16>(n, a, b.data);
-        case DType::f32: return products_of<A, F32>(n, a, b.data);
-    }
-    return {};
-}
-
-WS_INLINE Products all_products(std::size_t n, Input a, Input b) {
-    switch (a.dtype) {
-        case DType::bf16: return products_with<Bf16>(n, a.data, b);
-        case DType::f16: return products_with<F16>(n, a.data, b);
-        case DType::f32: return products_with<F32>(n, a.data, b);
-    }
-    return {};
-}
+#include "sums.inl"
 
 template <typename Stored>
 WS_INLINE Nonfinite count_in(const unsigned char* data, std::size_t n, Specials specials) {
